@@ -1,0 +1,211 @@
+"""The story of a failed run as text: who failed first, at which line of the notebook, what the others did, what to try."""
+
+import linecache
+import os
+import re
+import signal
+import sys
+import sysconfig
+from pathlib import Path
+
+from course_lib.ranks.failure import Frame, RankEnd
+
+_LIBRARY = tuple(
+    {
+        os.path.realpath(sysconfig.get_path(name)) + os.sep
+        for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    }
+    | {str(Path(__file__).resolve().parents[1]) + os.sep}
+)
+_WRAPPERS = {"wrapper", "inner", "_call_impl", "_wrapped_call_impl", "decorate_context"}
+
+_HINTS = (
+    (
+        r"can't allocate memory|Unable to allocate|MemoryError|bad_alloc",
+        "make it smaller, or raise memory_limit_gb in launch().",
+    ),
+    (r"EOF when reading a line", "a rank has no keyboard: pass the value to launch() as an argument."),
+    (r"name '(\w+)' is not defined", "run the cell that defines it, then this one again."),
+    (
+        r"No module named",
+        "a rank imports what your function imports; is the module installed or beside the notebook?",
+    ),
+    (
+        r"Default process group has (not|already)",
+        "launch() has already joined the process group; leave init_process_group out.",
+    ),
+    (
+        r"Invalid rank|invalid peer|rank .* out of range|not in (the )?group",
+        "ranks count from 0 to world size − 1, inside their group.",
+    ),
+    (
+        r"element 0 of tensors does not require grad",
+        "was backward called under no_grad, or on a tensor that came over the network?",
+    ),
+)
+
+
+class RankError(RuntimeError):
+    """A rank failed. `rank` is the first that did, `ends` how every rank ended, `summary` one line; str() is the report."""
+
+    def __init__(self, summary: str, report: str, rank: int | None, ends: list[RankEnd]):
+        super().__init__(report)
+        self.summary = summary
+        self.rank = rank
+        self.ends = ends
+
+    @property
+    def stacks(self) -> dict[int, tuple[Frame, ...]]:
+        """Each rank's Python stack (file, line, function), outermost frame first, where it is known."""
+        return {end.rank: end.stack for end in self.ends if end.stack}
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]  # IPython: the report alone, without the frames of launch()
+
+
+class RankTimeout(RankError):
+    """The ranks did not finish within `timeout_s`."""
+
+
+def describe_failure(cause: RankEnd, ends: list[RankEnd], memory_limit_bytes: int | None) -> RankError:
+    """The error to raise for a run in which `cause` was the first failure."""
+    who = f"rank {cause.rank} of {len(ends)}"
+    returned = [end for end in ends if end.how == "returned"]
+    hint = ""
+    if cause.is_consequence and returned:
+        names = _and([f"rank {end.rank}" for end in returned])
+        summary = (
+            f"{names} returned while {_name(cause.rank)} was still in {_doing(cause.stack) or 'a collective'}"
+        )
+        hint = "every rank must take part in every collective of its group, in the same order: look for an early return."
+    elif cause.how == "raised":
+        summary = f"{who} raised {cause.type}" + (f": {cause.message.strip()}" if cause.message else "")
+        hint = next(
+            (text for pattern, text in _HINTS if re.search(pattern, f"{cause.type}: {cause.message}")), ""
+        )
+        if memory_limit_bytes and "memory_limit_gb" in hint:
+            hint = f"the limit is {memory_limit_bytes / 2**30:.1f} GiB a rank: " + hint
+    elif cause.how == "killed":
+        name = (
+            signal.Signals(-cause.status).name
+            if -cause.status in list(signal.Signals)
+            else f"signal {-cause.status}"
+        )
+        summary = f"{who} was killed by {name}"
+        if name == "SIGKILL":
+            hint = "if you did not kill it, the system did, most often because memory ran out: use fewer ranks or less memory."
+    else:
+        summary = f"{who} left with exit status {cause.status} before its function returned"
+        hint = "return from the function instead of ending the process."
+
+    lines = [summary, "", *_place(cause)]
+    others = [end for end in ends if end.rank != cause.rank]
+    if others:
+        lines += ["", "The other ranks:", *_table(others)]
+    if hint:
+        lines += ["", f"Try: {hint}"]
+    error = RankError(summary.splitlines()[0], "\n".join(lines), cause.rank, ends)
+    return error
+
+
+def describe_timeout(ends: list[RankEnd], timeout_s: float) -> RankTimeout:
+    """The error to raise when time ran out: every rank's stack, in the lines of the notebook."""
+    late = [end for end in ends if end.how == "stopped"]
+    who = (
+        _and([f"rank {end.rank}" for end in late])
+        if len(late) < len(ends) or len(ends) == 1
+        else f"all {len(ends)} ranks"
+    )
+    summary = f"{who} had not finished after {timeout_s:g} s (timeout_s={timeout_s:g})"
+    lines = [summary, "", "Where each rank was:", *_table(ends), ""]
+    for end in late:
+        stack = _user_frames(end.stack)
+        if len(stack) > 1:
+            lines += [f"Stack of {_name(end.rank)}:", *(f"  {_where(f)}   {_source(f)}" for f in stack), ""]
+    lines += [
+        "Try: a rank that waits in a collective waits for a rank that has not called it, or that called another one first.",
+        "If the work is only slow, give launch() a larger timeout_s.",
+    ]
+    return RankTimeout(summary, "\n".join(lines), late[0].rank if late else None, ends)
+
+
+def where_ranks_were(ends: list[RankEnd]) -> str:
+    """A line for each rank: what it was doing when it was stopped."""
+    return "\n".join(_table(ends))
+
+
+def _place(end: RankEnd) -> list[str]:
+    """The line that failed with the lines around it, then who called it."""
+    user = _user_frames(end.stack)
+    if not user:
+        return end.text.rstrip().splitlines()[-15:]
+    file, number, name = user[-1]
+    inside = _doing(end.stack)
+    lines = [f"{_name(end.rank)} was at {_where(user[-1])}" + (f", inside {inside}:" if inside else ":")]
+    for n in range(max(1, number - 2), number + 3):
+        source = linecache.getline(file, n).rstrip()
+        if source or n == number:
+            lines.append(f"  {'→' if n == number else ' '} {n:4d}  {source}")
+    lines += [f"  called from {_where(frame)}:  {_source(frame)}" for frame in reversed(user[:-1])]
+    return lines
+
+
+def _table(ends: list[RankEnd]) -> list[str]:
+    rows = []
+    for end in ends:
+        user = _user_frames(end.stack)
+        inside = _doing(end.stack)
+        if end.how == "returned":
+            what = "returned"
+        elif end.how == "raised" and end.is_consequence:
+            what = f"lost its connection in {inside}" if inside else "lost its connection"
+        elif end.how == "raised":
+            what = f"raised {end.type}"
+        elif end.how == "stopped":
+            what = f"was in {inside}" if inside else "was running" if user else "had not begun"
+        else:
+            what = f"was {end.how}" if end.how == "killed" else "left"
+        place = f"{_where(user[-1])}:  {_source(user[-1])}" if user else ""
+        rows.append((f"  {_name(end.rank)}", what, place))
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows]
+
+
+def _user_frames(stack: tuple[Frame, ...]) -> list[Frame]:
+    """The frames of the learner's own code: neither Python's library, nor an installed package, nor this one."""
+    return [
+        f for f in stack if not f[0].startswith("<frozen") and not os.path.realpath(f[0]).startswith(_LIBRARY)
+    ]
+
+
+def _doing(stack: tuple[Frame, ...]) -> str:
+    """The library function that the learner's innermost line had called, e.g. "all_reduce"; empty if none."""
+    user = _user_frames(stack)
+    if not user:
+        return ""
+    inner = stack[len(stack) - 1 - stack[::-1].index(user[-1]) + 1 :]
+    return next((name for _, _, name in inner if name not in _WRAPPERS), "")
+
+
+def _where(frame: Frame) -> str:
+    file, number, name = frame
+    ipython = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+    label = ipython.compile.format_code_name(file) if ipython else None
+    if label:
+        place = " ".join(label)  # ("Cell", "In[3]")
+    else:
+        path = Path(file)
+        place = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+    return f"{place}, line {number}" + (f", in {name}" if name != "<module>" else "")
+
+
+def _source(frame: Frame) -> str:
+    return linecache.getline(frame[0], frame[1]).strip()
+
+
+def _name(rank: int) -> str:
+    return f"rank {rank}"
+
+
+def _and(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
