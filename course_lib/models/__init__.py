@@ -1,0 +1,1 @@
+"""Ordinary models. They know nothing of ranks; `parallel` wraps them."""
