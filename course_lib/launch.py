@@ -69,6 +69,7 @@ def launch(
 
     Inside fn it is plain PyTorch: torch.distributed is initialised, `dist.get_rank()` tells the ranks apart, and the
     same body runs in a script under torchrun. fn may be a lambda, a closure, or use classes of earlier cells.
+    Each rank computes on one thread, as under torchrun; torch.set_num_threads inside fn changes that.
 
     timeout_s: seconds after which the ranks are stopped and their stacks shown.
     backend: None picks "nccl" when there is a GPU for every rank, otherwise "gloo" on CPU.
@@ -290,7 +291,6 @@ def _spec(
         backend=backend,
         timeout_s=timeout_s,
         memory_limit_bytes=limit,
-        num_threads=max(1, (os.cpu_count() or 1) // world_size),
         default_dtype=str(torch.get_default_dtype()).removeprefix("torch."),
         cwd=os.getcwd(),
         sys_path=tuple(sys.path),

@@ -54,13 +54,17 @@ class DataParallel(nn.Module):
             [p.grad is not None for p in self._trained], dtype=torch.uint8, device=self._trained[0].device
         )
         dist.all_reduce(used, dist.ReduceOp.MAX, group=self.group)
+        waiting = []
         for parameter, is_used in zip(self._trained, used.tolist(), strict=True):
-            if not is_used:
-                continue
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad, group=self.group)
-            parameter.grad /= self.world_size
+            if is_used:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                waiting.append(
+                    (parameter.grad, dist.all_reduce(parameter.grad, group=self.group, async_op=True))
+                )
+        for gradient, work in waiting:  # all are under way before the first is waited for
+            work.wait()
+            gradient /= self.world_size
 
 
 def _require_same_model(module: nn.Module, group: dist.ProcessGroup | None) -> None:

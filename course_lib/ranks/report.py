@@ -111,12 +111,11 @@ def describe_failure(cause: RankEnd, ends: list[RankEnd], memory_limit_bytes: in
 def describe_timeout(ends: list[RankEnd], timeout_s: float) -> RankTimeout:
     """The error to raise when time ran out: every rank's stack, in the lines of the notebook."""
     late = [end for end in ends if end.how == "stopped"]
-    who = (
-        _and([f"rank {end.rank}" for end in late])
-        if len(late) < len(ends) or len(ends) == 1
-        else f"all {len(ends)} ranks"
-    )
-    summary = f"{who} had not finished after {timeout_s:g} s (timeout_s={timeout_s:g})"
+    who = _and([_name(end.rank) for end in late])
+    if len(late) == len(ends) > 1:
+        who = f"all {len(ends)} ranks" if len(ends) > 2 else "both ranks"
+    verb = "were still running" if len(late) > 1 else "was still running"
+    summary = f"{who} {verb} after {timeout_s:g} s"
     lines = [summary, "", "Where each rank was:", *_table(ends), ""]
     for end in late:
         stack = _user_frames(end.stack)

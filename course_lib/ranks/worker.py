@@ -27,7 +27,6 @@ class Spec:
     backend: str
     timeout_s: float
     memory_limit_bytes: int | None
-    num_threads: int
     default_dtype: str
     cwd: str
     sys_path: tuple[str, ...]
@@ -55,7 +54,7 @@ def _run(rank: int, spec: Spec, board: mmap.mmap) -> int:
     import torch.distributed as dist
 
     try:
-        torch.set_num_threads(spec.num_threads)
+        torch.set_num_threads(1)  # ranks share the cores; torchrun does the same
         torch.set_default_dtype(getattr(torch, spec.default_dtype))
         device_id = None
         if spec.backend == "nccl":
@@ -132,7 +131,11 @@ def _set_up(rank: int, spec: Spec) -> mmap.mmap:
     if spec.memory_limit_bytes is not None:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (spec.memory_limit_bytes, spec.memory_limit_bytes))
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        limit = (
+            spec.memory_limit_bytes if hard == resource.RLIM_INFINITY else min(spec.memory_limit_bytes, hard)
+        )
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     random.seed()
     if "numpy" in sys.modules:
         sys.modules[

@@ -1,0 +1,55 @@
+# `make` alone lists what there is. Everything runs in one virtual environment, .venv, which the first target that needs
+# it sets up; setup_env.py does that work, also for people without make.
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test build lint bench clean
+
+READY := .venv/.ready
+PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3.10 python3 python)
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+
+# The stamp holds the folder it was made in: a virtual environment does not survive being moved or copied.
+ifneq ($(shell cat $(READY) 2>/dev/null),$(CURDIR))
+.PHONY: $(READY)
+endif
+
+help:  ## list these targets
+	@echo "make TARGET [ARGS=\"...\"] [PYTHON=...]"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+	  printf '  %-7s %s\n' $$name "$$text"; done
+
+lab: $(READY)  ## open JupyterLab on the first lesson (ARGS go to JupyterLab: ARGS="--no-browser --port=8899")
+	@echo "lab: starting JupyterLab on the first lesson; Ctrl-C stops it"
+	@.venv/bin/course lab $(ARGS)
+
+test: $(READY)  ## run all tests (ARGS go to pytest: ARGS="tests/test_launch.py -x")
+	@echo "test: running the tests"
+	@.venv/bin/python -m pytest $(ARGS)
+
+build: $(READY)  ## build the notebooks whose source changed (ARGS="05" or ARGS="--all")
+	@echo "build: notebooks from their sources"
+	@.venv/bin/course build $(ARGS)
+
+lint: $(READY)  ## check code and notebooks with ruff
+	@echo "lint: ruff over code and notebooks"
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+bench: $(READY)  ## run the benchmarks (ARGS="launch" runs the one of that name)
+	@echo "bench: running the benchmarks; nothing else should be running"
+	@.venv/bin/python -m tests.benchmarks $(ARGS)
+
+clean:  ## remove the virtual environment and caches; notebooks and answers stay
+	@echo "clean: removing .venv and caches"
+	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis *.egg-info
+	@find course_lib tests notebooks solutions exercises \
+	  \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt setup_env.py
+	@for python in $(PYTHONS); do \
+	  if $$python -c '$(SUITABLE)' 2>/dev/null; then exec $$python setup_env.py; fi; \
+	done; \
+	echo "set-up: no suitable Python among: $(PYTHONS)." >&2; \
+	echo "The course needs Python 3.10, 3.11, 3.12 or 3.13 with its venv module (Debian, Ubuntu: apt install python3-venv)." >&2; \
+	echo "If it is somewhere else, name it: make PYTHON=/path/to/python" >&2; \
+	exit 1

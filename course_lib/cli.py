@@ -1,0 +1,140 @@
+"""The `course` command: lab, check, grade, build. Whatever is slow to import is imported inside its command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns the exit status: 0 done, 1 not all right, 2 could not be done."""
+    parser = _parser()
+    options, extra = parser.parse_known_args(argv)
+    if extra and options.run is not _lab:
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+    try:
+        return options.run(options, extra)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="course", description="Learn distributed training by running it.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(run=run)
+        return sub
+
+    command("lab", _lab, "open JupyterLab on the first lesson; further arguments go to JupyterLab")
+
+    sub = command("check", _check, "grade one exercise and say what is right, what is wrong and what to try")
+    sub.add_argument(
+        "file", type=Path, help="the exercise that you filled in: exercises/05_data_parallel.ipynb"
+    )
+    _add_grading_options(sub)
+
+    sub = command("grade", _grade, "grade every notebook in a folder and the folders in it")
+    sub.add_argument("folder", type=Path, help="where the notebooks were collected")
+    sub.add_argument("--csv", type=Path, metavar="FILE", help="also write a table with one row for each task")
+    _add_grading_options(sub)
+
+    sub = command("build", _build, "build the notebooks whose source changed, and the exercises")
+    sub.add_argument(
+        "names", nargs="*", help="how the names begin, for example 05 (default: all of the course)"
+    )
+    sub.add_argument("--all", action="store_true", help="build even what is up to date")
+    sub.add_argument(
+        "--check", action="store_true", help="build nothing; say what is stale and exit with 1 if anything is"
+    )
+    return parser
+
+
+def _add_grading_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="how long one cell may take (default: five times what the solution takes, at least 30)",
+    )
+    parser.add_argument(
+        "--seed", type=int, help="grade once more with the seed of an earlier report (default: fresh)"
+    )
+
+
+def _lab(options, extra: list[str]) -> int:
+    from course_lib.authoring.build import find_root
+
+    root = find_root()
+    first = "notebooks/00_start_here.ipynb"
+    address = f"/lab/tree/{first}" if (root / first).exists() else "/lab"
+    line = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        f"--ServerApp.root_dir={root}",
+        f"--LabApp.default_url={address}",
+        *(
+            ["--ServerApp.allow_root=True"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        ),  # a container
+        *extra,
+    ]
+    if os.name != "posix":
+        return subprocess.call(line)
+    # JupyterLab takes this process's place, so that Ctrl-C and signals reach it alone.
+    os.execv(sys.executable, line)
+    return 0
+
+
+def _check(options, extra) -> int:
+    from course_lib.grading.grade import Grader, GradingError
+    from course_lib.grading.report import table
+
+    try:
+        result = Grader(timeout_s=options.timeout, seed=options.seed, say=print).grade(options.file)
+    except GradingError as error:
+        print(f"course check: {error}", file=sys.stderr)
+        return 2
+    print(table(result))
+    return 0 if result.passed else 1
+
+
+def _grade(options, extra) -> int:
+    from course_lib.grading.folder import grade_folder
+    from course_lib.grading.grade import GradingError
+
+    try:
+        return grade_folder(
+            options.folder, csv_file=options.csv, timeout_s=options.timeout, seed=options.seed
+        )
+    except GradingError as error:
+        print(f"course grade: {error}", file=sys.stderr)
+        return 2
+
+
+def _build(options, extra) -> int:
+    from course_lib.authoring import AuthoringError
+    from course_lib.authoring.build import build, find_root, stale
+
+    try:
+        root = find_root()
+        if options.check:
+            found = stale(root)
+            print("\n".join(found) if found else "everything is up to date")
+            return 1 if found else 0
+        build(root, tuple(options.names), everything=options.all)
+    except AuthoringError as error:
+        print(f"course build: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""For every test: what needs a browser or a GPU runs where there is one, and is loudly reported as not run elsewhere."""
+
+import os
+from collections import Counter
+
+import pytest
+
+from tests.browser.chromium import find_chromium
+
+HOW_TO = {
+    "browser": "a Chromium or Chrome: install one, or name it in COURSE_CHROMIUM",
+    "gpu": "an NVIDIA GPU and a CUDA build of torch",
+}
+not_run = pytest.StashKey[Counter]()
+
+
+def pytest_configure(config):
+    config.stash[not_run] = Counter()
+
+
+def pytest_runtest_setup(item):
+    for marker, is_missing in (("browser", no_browser), ("gpu", no_gpu)):
+        if item.get_closest_marker(marker) and is_missing():
+            if marker == "browser" and os.environ.get("COURSE_REQUIRE_BROWSER"):
+                pytest.fail(f"COURSE_REQUIRE_BROWSER is set, and this needs {HOW_TO[marker]}", pytrace=False)
+            item.config.stash[not_run][marker] += 1
+            pytest.skip(f"needs {HOW_TO[marker]}")
+
+
+def no_browser():
+    return find_chromium() is None
+
+
+def no_gpu():
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session):
+    """Around the terminal's own report, so that these are the very last lines."""
+    result = yield
+    terminal = session.config.pluginmanager.getplugin("terminalreporter")
+    for marker, count in session.config.stash[not_run].items():
+        tests = "1 test that needs" if count == 1 else f"{count} tests that need"
+        terminal.write_line(f"NOT RUN: {tests} {HOW_TO[marker]}", red=True, bold=True)
+    return result
