@@ -1,10 +1,10 @@
 """The sharding picture: what it says of plans and of real tensors, and what a notebook saves of it."""
 
-import base64
 import re
 import subprocess
 import sys
 from collections import OrderedDict
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from course_lib.layout import Partial, Replicate, Shard
-from course_lib.viz import sharding
+from course_lib.viz import predict, sharding
 from course_lib.viz.locate import find
 from course_lib.viz.ownership import bytes_text
+from course_lib.viz.plots import new_plot, plt
 
 SVG = "{http://www.w3.org/2000/svg}"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -39,7 +40,7 @@ def owner_numbers(widget):
 
 def fallback_svg(widget):
     html = widget._repr_mimebundle_()[0]["text/html"]
-    return base64.b64decode(re.search(r"base64,([^\"]+)", html)[1]).decode()
+    return unquote(re.search(r'src="data:image/svg\+xml,([^"]+)"', html)[1])
 
 
 # --- a plan
@@ -142,7 +143,7 @@ def test_the_saved_picture_is_the_same_in_every_run():
 def test_the_saved_picture_stands_alone():
     svg = fallback_svg(sharding(torch.zeros(4, 2), 2))
     assert "var(" not in svg and "http" not in svg.replace("http://www.w3.org/2000/svg", "")
-    assert 'class="card"' in svg and ".card { fill: #ffffff" in svg  # readable on a dark page too
+    assert "class='card'" in svg and ".card { fill: #ffffff" in svg  # readable on a dark page too
 
 
 def test_the_saved_picture_follows_the_controls():
@@ -269,3 +270,29 @@ def test_a_wrong_argument_is_refused_in_a_sentence(call, error, words):
     with pytest.raises(error, match=words) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+# --- predictions
+
+
+def test_a_prediction_is_readable_without_its_widget():
+    widget = predict("2 < 3?", ["yes", "no"])
+    data = widget._repr_mimebundle_()[0]
+    assert data["text/html"] == "<p><b>Predict.</b> 2 &lt; 3?</p><ul><li>yes</li><li>no</li></ul>"
+    assert data["text/plain"] == "Predict: 2 < 3?\n  ( ) yes\n  ( ) no" and widget.chosen == -1
+    with pytest.raises(ValueError, match="at least two options, not 1"):
+        predict("why?", ["because"])
+
+
+# --- plots
+
+
+def test_a_plot_is_drawn_for_both_themes(tmp_path):
+    axes = new_plot("step", "loss", "a title", log=True)
+    axes.plot([1, 2], [1, 10], label="one")
+    first, second = tmp_path / "a.svg", tmp_path / "b.svg"
+    for path in (first, second):
+        axes.figure.savefig(path, metadata={"Date": None})
+    assert first.read_text() == second.read_text(), "the same plot must give the same bytes"
+    assert axes.figure.get_facecolor()[3] == 0, "the page must show through"
+    plt.close(axes.figure)

@@ -30,6 +30,7 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.grid.axis": "y",
     "axes.axisbelow": True,
     "axes.prop_cycle": matplotlib.cycler(color=COLORS, marker=MARKERS),
     "grid.color": _INK,
