@@ -10,7 +10,7 @@ import pytest
 from course_lib import cli
 from course_lib.authoring import AuthoringError, Task
 from course_lib.authoring.build import build, find_root, stale
-from course_lib.authoring.execute import clean, clean_text
+from course_lib.authoring.execute import clean, clean_text, slim_svg
 from course_lib.authoring.markers import find_tasks, to_stub, without_markers
 from course_lib.authoring.source import read_lesson, read_solution
 
@@ -230,6 +230,22 @@ def test_a_widget_leaves_its_static_picture(tmp_path):
     cell = nbformat.v4.new_code_cell("w", outputs=[nbformat.v4.new_output("display_data", data=data)])
     notebook = clean(nbformat.v4.new_notebook(cells=[cell]), tmp_path)
     assert notebook.cells[0].outputs[0].data == {"text/html": "<img>"}
+
+
+def test_a_plot_is_slim_and_looks_the_same():
+    svg = """<?xml version="1.0"?>
+<!DOCTYPE svg PUBLIC "x">
+<svg width="541.19952pt"><metadata>
+ <date/></metadata>
+ <path d="M 1.23456 2
+L 3.999 4"/> <text>a 0.125 b</text>
+ <image href="data:image/png;base64,
+1.23456
+"/></svg>"""
+    assert slim_svg(svg) == (
+        '<svg width="541.19pt"><path d="M 1.23 2 L 3.99 4"/><text>a 0.12 b</text>'
+        '<image href="data:image/png;base64,\n1.23456\n"/></svg>'
+    )
 
 
 def test_the_course_is_found_from_inside_it(course, tmp_path):

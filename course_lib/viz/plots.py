@@ -32,7 +32,7 @@ _STYLE = {
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
-    "axes.prop_cycle": matplotlib.cycler(color=COLORS, marker=MARKERS),
+    "axes.prop_cycle": matplotlib.cycler(color=COLORS, marker=MARKERS, markevery=[4] * len(COLORS)),
     "grid.color": _INK,
     "grid.alpha": 0.25,
     "lines.linewidth": 1.8,
@@ -55,6 +55,7 @@ def new_plot(xlabel: str, ylabel: str, title: str = "", log: bool = False) -> pl
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if log:
         axes.set_yscale("log")
+        axes.minorticks_off()
     return axes
 
 
@@ -66,11 +67,11 @@ def show_images(images, labels) -> None:
     row = np.full((height, count * pitch - 1), np.nan)  # nan: transparent
     for n, image in enumerate(images):
         row[:, n * pitch : n * pitch + width] = image[0]
-    _, axes = plt.subplots(figsize=(7.4, 0.75), layout="constrained")
+    _, axes = plt.subplots(figsize=(7.4, 0.8), layout="constrained")
     axes.imshow(row, cmap="gray_r", vmin=0, vmax=1)
     axes.axis("off")
     for n, label in enumerate(labels):
-        axes.text(n * pitch + width / 2, -1, str(int(label)), ha="center")
+        axes.text(n * pitch + width / 2 - 0.5, -1.5, str(int(label)), ha="center")
 
 
 def _prepare() -> None:

@@ -66,6 +66,7 @@ def count():
     return counter
 
 
+# %% jupyter={"source_hidden": true}
 predict(
     "Four ranks run count(). What is `counter` in the notebook afterwards?",
     ["0: no rank can reach the notebook's variable", "4", "10: the sum 1 + 2 + 3 + 4"],
@@ -117,6 +118,7 @@ def add_up():
     return x.item()
 
 
+# %% jupyter={"source_hidden": true}
 predict(
     "Four ranks call add_up(). What does rank 2 return?",
     ["2.0: its own number", "6.0: 0 + 1 + 2 + 3", "0.0: what rank 0 had"],
@@ -177,6 +179,7 @@ def swap():
     return theirs
 
 
+# %% jupyter={"source_hidden": true}
 predict(
     "Two ranks call swap(). What happens?",
     ["They swap", "Rank 0 swaps, rank 1 fails", "Neither ever gets past dist.send"],
