@@ -1,7 +1,5 @@
 """launch(fn, world_size): run a function on real ranks, from a notebook cell, in about a tenth of a second."""
 
-import inspect
-import os
 import pickle
 import shutil
 import signal
@@ -13,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course_lib.ranks import client, failure, report
+from course_lib.ranks import arguments, client, failure, report
 from course_lib.ranks.output import Output, wants_waiting_line
 from course_lib.ranks.worker import Spec
 
-MAX_WORLD_SIZE = 256
 _GRACE_S = 0.3  # after a failure: time for the others to say how it hit them, before they are stopped
 _one_at_a_time = threading.Lock()
 
@@ -78,15 +75,15 @@ def launch(
     Raises ValueError or TypeError, before any process starts, for arguments that cannot work; RankError when a rank
     fails (the first that did); RankTimeout when time runs out. No process outlives the call.
     """
-    _check(fn, world_size, args, timeout_s, memory_limit_gb)
-    backend, backend_reason = _choose_backend(backend, world_size)
-    payload = _pickle(fn, args)
+    arguments.check(fn, world_size, args, timeout_s, memory_limit_gb)
+    backend, backend_reason = arguments.choose_backend(backend, world_size)
+    payload = arguments.pickled(fn, args)
     with _one_at_a_time:
         starter = client.starter()
         starter.wait_ready()
         folder = Path(starter.folder, f"run-{time.monotonic_ns()}")
         folder.mkdir()
-        spec = _spec(folder, world_size, backend, timeout_s, memory_limit_gb)
+        spec = arguments.make_spec(folder, world_size, backend, timeout_s, memory_limit_gb)
         spec.file("payload").write_bytes(payload)
         spec.file("spec").write_bytes(pickle.dumps(spec))
         spec.file("board").write_bytes(bytes(world_size))
@@ -175,124 +172,3 @@ def _original(cause: failure.RankEnd) -> BaseException | None:
         return pickle.loads(cause.exception) if cause.exception else None
     except Exception:
         return None  # an exception class that cannot be rebuilt here: the report has its words
-
-
-def _check(
-    fn: Callable, world_size: int, args: tuple, timeout_s: float, memory_limit_gb: float | None
-) -> None:
-    if "COURSE_LIB_RANK" in os.environ:
-        raise RuntimeError(
-            f"launch() was called on rank {os.environ['COURSE_LIB_RANK']}: a rank cannot start ranks."
-        )
-    if not callable(fn):
-        raise TypeError(
-            f"launch() needs a function as its first argument, not {fn!r}: launch(train, 4), without brackets."
-        )
-    if isinstance(world_size, bool) or not isinstance(world_size, int):
-        raise TypeError(f"world_size is the number of ranks, a whole number, not {world_size!r}.")
-    if not 1 <= world_size <= MAX_WORLD_SIZE:
-        raise ValueError(f"world_size must be between 1 and {MAX_WORLD_SIZE}, not {world_size}.")
-    for name, value in (("timeout_s", timeout_s), ("memory_limit_gb", memory_limit_gb)):
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0
-        ):
-            raise ValueError(f"{name} must be a positive number, not {value!r}.")
-    try:
-        signature = inspect.signature(fn)
-    except (TypeError, ValueError):
-        return  # some built-ins have none
-    try:
-        signature.bind(*args)
-    except TypeError as error:
-        name = getattr(fn, "__name__", "fn")
-        given = ", ".join(["fn", "world_size", *(type(arg).__name__ for arg in args)])
-        raise TypeError(
-            f"{name}{signature} cannot be called by launch({given}): {error}. "
-            f"What follows world_size is passed to {name}."
-        ) from None
-
-
-def _choose_backend(backend: str | None, world_size: int) -> tuple[str, str]:
-    """(backend, what to tell the reader about it)."""
-    import torch
-    import torch.distributed as dist
-
-    gpus = torch.cuda.device_count() if dist.is_nccl_available() else 0
-    if backend is None:
-        if gpus >= world_size:
-            return "nccl", f"nccl on {world_size} of {gpus} GPUs"
-        return "gloo", "gloo on CPU" + (f" ({gpus} GPUs are too few for {world_size} ranks)" if gpus else "")
-    names = [name for name in ("gloo", "nccl", "mpi", "ucc") if dist.is_backend_available(name)]
-    if backend not in names:
-        raise ValueError(
-            f"backend {backend!r} is not available here, only {', '.join(names)}; backend=None picks one."
-        )
-    if backend == "nccl" and gpus < world_size:
-        raise ValueError(
-            f"backend 'nccl' needs a GPU for each of the {world_size} ranks and there are {gpus}; backend=None picks gloo."
-        )
-    return backend, f"{backend} on {'GPU' if backend == 'nccl' else 'CPU'}"
-
-
-def _pickle(fn: Callable, args: tuple) -> bytes:
-    import cloudpickle
-
-    try:
-        return cloudpickle.dumps((fn, args))
-    except Exception as error:
-        name = getattr(fn, "__name__", repr(fn))
-        culprits = [
-            f"argument {n} ({type(arg).__name__})" for n, arg in enumerate(args) if not _can_pickle(arg)
-        ]
-        culprits += [f"the variable {key!r}" for key, value in _reached(fn).items() if not _can_pickle(value)]
-        raise TypeError(
-            f"{name} cannot be sent to the ranks because of {', '.join(culprits) or 'something that it uses'}: {error}. "
-            f"Create it inside {name} instead."
-        ) from None
-
-
-def _reached(fn: Callable) -> dict[str, Any]:
-    """The outside variables that a function uses."""
-    try:
-        variables = inspect.getclosurevars(fn)
-    except (TypeError, ValueError):
-        return {}
-    return {**variables.globals, **variables.nonlocals}
-
-
-def _can_pickle(value: Any) -> bool:
-    import cloudpickle
-
-    try:
-        cloudpickle.dumps(value)
-    except Exception:
-        return False
-    return True
-
-
-def _spec(
-    folder: Path, world_size: int, backend: str, timeout_s: float, memory_limit_gb: float | None
-) -> Spec:
-    import torch
-
-    limit = None
-    if (
-        sys.platform == "linux" and backend != "nccl"
-    ):  # CUDA reserves more addresses than any machine has memory
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        limit = (
-            int(memory_limit_gb * 2**30)
-            if memory_limit_gb
-            else max(2 * 2**30, int(0.8 * memory / world_size))
-        )
-    return Spec(
-        folder=str(folder),
-        world_size=world_size,
-        backend=backend,
-        timeout_s=timeout_s,
-        memory_limit_bytes=limit,
-        default_dtype=str(torch.get_default_dtype()).removeprefix("torch."),
-        cwd=os.getcwd(),
-        sys_path=tuple(sys.path),
-        environ=dict(os.environ),
-    )

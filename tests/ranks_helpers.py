@@ -33,7 +33,7 @@ def _alive(pid):
         return False
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except OSError:  # it ended meanwhile, or there is no /proc
         return not Path("/proc").exists()
 
 

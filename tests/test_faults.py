@@ -24,6 +24,12 @@ ROOT = Path(__file__).parents[1]
 SIZES = [2, 4, 8]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm():
+    """The fork server has imported torch, so that the times below are those of the fault alone."""
+    launch(sum_of_ranks, 2)
+
+
 def fails(fn, world_size, tmp_path, within_s=2.0, error=RankError, **options):
     """Launch fn, which must fail within the time given, leave no process, and not harm the next launch."""
 
@@ -57,6 +63,14 @@ def test_first_cause_is_the_rank_that_raised_not_its_neighbours(world_size, tmp_
     assert isinstance(error.__cause__, ZeroDivisionError)
     assert "→" in str(error) and 'raise ZeroDivisionError("the real cause")' in str(error)
     assert str(error).count("lost its connection in all_reduce") == world_size - 1
+
+
+def test_a_connection_error_of_the_learners_own_is_no_consequence(tmp_path):
+    def fn():
+        if dist.get_rank() == 1:
+            raise ConnectionRefusedError("connection refused")
+
+    assert "rank 1 of 2 raised ConnectionRefusedError" in fails(fn, 2, tmp_path).summary
 
 
 @pytest.mark.parametrize("world_size", SIZES)
@@ -260,6 +274,7 @@ def run_stuck_script(tmp_path, ending):
         [sys.executable, str(script)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "[rank 0] all stuck\n"
+    time.sleep(0.3)  # the others leave the barrier
     return process
 
 

@@ -41,7 +41,9 @@ class RankEnd:
 
     @property
     def is_consequence(self) -> bool:
-        return self.how == "raised" and bool(_CONSEQUENCE.search(self.message))
+        """Whether this is only what a rank saw of another one's end, as torch.distributed words it."""
+        from_torch = self.type == "RuntimeError" or self.type.startswith("Dist")
+        return self.how == "raised" and from_torch and bool(_CONSEQUENCE.search(self.message))
 
 
 def collect(spec: Spec, exits: dict[int, tuple[int, float]], stopped: set[int]) -> list[RankEnd]:
@@ -55,7 +57,8 @@ def collect(spec: Spec, exits: dict[int, tuple[int, float]], stopped: set[int]) 
             record = pickle.loads(failure.read_bytes())
             record["stack"] = tuple(record.pop("frames"))
             ends.append(RankEnd(rank, "raised", status=status, **record))
-        elif status == 0 and spec.file("result", rank).exists():
+        elif status in (0, None) and spec.file("result", rank).exists():
+            # None: it was stopped as it was about to end.
             ends.append(RankEnd(rank, "returned", time, status))
         elif rank in stopped or status is None:
             ends.append(RankEnd(rank, "stopped", stack=stack))

@@ -104,8 +104,7 @@ def describe_failure(cause: RankEnd, ends: list[RankEnd], memory_limit_bytes: in
         lines += ["", "The other ranks:", *_table(others)]
     if hint:
         lines += ["", f"Try: {hint}"]
-    error = RankError(summary.splitlines()[0], "\n".join(lines), cause.rank, ends)
-    return error
+    return RankError(summary.splitlines()[0], "\n".join(lines), cause.rank, ends)
 
 
 def describe_timeout(ends: list[RankEnd], timeout_s: float) -> RankTimeout:

@@ -94,7 +94,7 @@ def play(answer, rounds, start):
 with check("0.2") as c:
     start = numbers(seed())
     rounds = 2 + seed() % 5
-    run = launch(play, 2, ping_pong, rounds, start, timeout_s=10)
+    run = launch(play, 2, ping_pong, rounds, start, timeout_s=5)
     c.equal(
         "what rank 0 ends with",
         run[0][0],
@@ -112,7 +112,7 @@ with check("0.2") as c:
 # ## 0.3 Provoke a deadlock
 #
 # To know a thing, make it. Write a function in which *every* rank waits for ever, for any world size from 2 up. There must
-# be no loop and no sleep in it: only ranks that wait for each other. The check stops them after two seconds.
+# be no loop and no sleep in it: only ranks that wait for each other. The check stops them after a second and a half.
 
 
 # %% id="answer-0-3"
@@ -133,7 +133,7 @@ WAITING = {"recv", "send", "wait", "barrier", "all_reduce", "broadcast", "all_ga
 def who_waits(answer, n):
     """The ranks that were still waiting in a communication when time was up."""
     try:
-        launch(answer, n, torch.zeros(1), timeout_s=2)
+        launch(answer, n, torch.zeros(1), timeout_s=1.5)
     except RankTimeout as timeout:
         called = {rank: {name for *_, name in stack} for rank, stack in timeout.stacks.items()}
         return [rank for rank in sorted(called) if WAITING & called[rank]]
