@@ -57,8 +57,7 @@ def collect(spec: Spec, exits: dict[int, tuple[int, float]], stopped: set[int]) 
             record = pickle.loads(failure.read_bytes())
             record["stack"] = tuple(record.pop("frames"))
             ends.append(RankEnd(rank, "raised", status=status, **record))
-        elif status in (0, None) and spec.file("result", rank).exists():
-            # None: it was stopped as it was about to end.
+        elif status == 0 and spec.file("result", rank).exists():
             ends.append(RankEnd(rank, "returned", time, status))
         elif rank in stopped or status is None:
             ends.append(RankEnd(rank, "stopped", stack=stack))
