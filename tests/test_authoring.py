@@ -218,7 +218,7 @@ def test_a_solution_that_fails_its_own_check_fails_the_build(course):
 
 def test_outputs_keep_nothing_of_the_machine(tmp_path):
     text = f"""{tmp_path}/course_lib/launch.py:3 {tmp_path}
-{Path.home()}/x.py /tmp/ipykernel_12/345.py:1: UserWarning <Box object at 0x7f0123456789> \x1b[1;31mred\x1b[0m"""
+{Path.home()}/x.py {sys.prefix}/ipykernel_12/345.py:1: UserWarning <Box object at 0x7f0123456789> \x1b[1;31mred\x1b[0m"""
     assert clean_text(text, tmp_path) == (
         "course_lib/launch.py:3 .\n~/x.py cell:1: UserWarning <Box object at 0x…> red"
     )

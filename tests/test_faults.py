@@ -30,12 +30,8 @@ def warm():
     launch(sum_of_ranks, 2)
 
 
-def fails(fn, world_size, tmp_path, within_s=5.0, error=RankError, **options):
-    """Launch fn, which must fail within the time given, leave no process, and not harm the next launch.
-
-    On a quiet machine the error comes in well under a second. The bound is generous, as this one may be busy; it still
-    tells an explanation from a timeout.
-    """
+def fails(fn, world_size, tmp_path, within_s=2.0, error=RankError, **options):
+    """Launch fn, which must fail within the time given, leave no process, and not harm the next launch."""
 
     def noted():
         note_pid(tmp_path)
@@ -146,7 +142,7 @@ def test_a_crash_shows_its_python_line(world_size, tmp_path):
             ctypes.string_at(0)
         dist.all_reduce(torch.ones(1))
 
-    error = fails(fn, world_size, tmp_path)
+    error = fails(fn, world_size, tmp_path, within_s=5)
     assert error.rank == 1 and "SIGSEGV" in error.summary and "ctypes.string_at(0)" in str(error)
 
 
@@ -160,7 +156,7 @@ def test_timeout_shows_where_every_rank_was(world_size, tmp_path):
             dist.recv(torch.ones(1), 0)
         return "done"
 
-    error = fails(fn, world_size, tmp_path, within_s=6, error=RankTimeout, timeout_s=1)
+    error = fails(fn, world_size, tmp_path, within_s=2.5, error=RankTimeout, timeout_s=1)
     text = str(error)
     assert "rank 0 and rank 1" in error.summary or world_size == 2
     assert "time.sleep(0.01)" in text and "was in recv" in text and "dist.recv(torch.ones(1), 0)" in text
@@ -174,7 +170,7 @@ def test_a_rank_stuck_outside_python_still_gives_its_stack(tmp_path):
         libc = ctypes.PyDLL(None)  # PyDLL keeps the GIL: no Python code can run in this process
         libc.sleep(60)
 
-    error = fails(fn, 2, tmp_path, within_s=6, error=RankTimeout, timeout_s=1)
+    error = fails(fn, 2, tmp_path, within_s=2.5, error=RankTimeout, timeout_s=1)
     assert "libc.sleep(60)" in str(error)
 
 
@@ -207,7 +203,7 @@ def test_a_memory_hog_is_stopped_by_its_limit(world_size, tmp_path):
             return len(hoard)
         dist.barrier()
 
-    error = fails(fn, world_size, tmp_path, memory_limit_gb=3)
+    error = fails(fn, world_size, tmp_path, within_s=5, memory_limit_gb=3)
     assert error.rank == 1 and "the limit is 3.0 GiB a rank" in str(error) and "memory_limit_gb" in str(error)
 
 
@@ -305,7 +301,7 @@ def test_interrupting_a_script_leaves_nothing_and_the_next_launch_works(tmp_path
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert out.splitlines()[-1] == "interrupted 6.0", err
-    assert time.monotonic() - begin < 6
+    assert time.monotonic() - begin < 3
     assert "rank 0" in err and "was in recv" in err and "was in all_reduce" in err
     assert not survivors(tmp_path)
 
@@ -382,7 +378,7 @@ def test_interrupting_and_restarting_a_kernel_leaves_nothing(kernel, tmp_path):
         begin = time.monotonic()
         manager.interrupt_kernel()
         # A cell sent before the error has come back would be dropped by Jupyter: wait for it.
-        assert reply(client, stuck)["ename"] == "KeyboardInterrupt" and time.monotonic() - begin < 5
+        assert reply(client, stuck)["ename"] == "KeyboardInterrupt" and time.monotonic() - begin < 2
         out, error = execute(client, "print(launch(sum_of_ranks, 4).results)")
         assert out.endswith("(6.0, 6.0, 6.0, 6.0)\n") and not error
         alive = survivors(folder)
