@@ -9,10 +9,23 @@ import sys
 from pathlib import Path
 
 from course_lib.launch import Run, launch
+from course_lib.links import Cluster, Link
 from course_lib.ranks.client import starter as _starter
+from course_lib.ranks.explain import RankDeadlock, RankMismatch
 from course_lib.ranks.report import RankError, RankTimeout
+from course_lib.ranks.spans import span
 
-__all__ = ["RankError", "RankTimeout", "Run", "launch"]
+__all__ = [
+    "Cluster",
+    "Link",
+    "RankDeadlock",
+    "RankError",
+    "RankMismatch",
+    "RankTimeout",
+    "Run",
+    "launch",
+    "span",
+]
 
 _is_rank = "COURSE_LIB_RANK" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ  # ours, or torchrun's
 _is_command = Path(sys.argv[0]).stem == "course" if sys.argv else False

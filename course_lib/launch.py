@@ -11,9 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from course_lib.ranks import arguments, client, failure, report
+from course_lib.links import Cluster, Link
+from course_lib.ranks import arguments, client, explain, failure, ledger, network, report
+from course_lib.ranks.match import Mismatch
 from course_lib.ranks.output import Output, wants_waiting_line
+from course_lib.ranks.record import Record
+from course_lib.ranks.stall import Stall, Watch
+from course_lib.ranks.tracing import trace_of
 from course_lib.ranks.worker import Spec
+from course_lib.trace import Trace
 
 _GRACE_S = 0.3  # after a failure: time for the others to say how it hit them, before they are stopped
 _one_at_a_time = threading.Lock()
@@ -24,13 +30,14 @@ class Run:
     """What a launch gave: `run[2]` is what rank 2 returned.
 
     results: one value a rank;  seconds: from the call to the last rank's end;  backend: and why it was chosen;
-    start: how the processes were started.
+    start: how the processes were started;  trace: what each rank did, when, with whom, how many bytes.
     """
 
     results: tuple[Any, ...]
     seconds: float
     backend: str
     start: str
+    trace: Trace
 
     @property
     def world_size(self) -> int:
@@ -61,6 +68,7 @@ def launch(
     timeout_s: float = 60,
     backend: str | None = None,
     memory_limit_gb: float | None = None,
+    link: Link | Cluster | None = None,
 ) -> Run:
     """Call `fn(*args)` on `world_size` fresh processes joined in one process group, and return what each returned.
 
@@ -71,11 +79,13 @@ def launch(
     timeout_s: seconds after which the ranks are stopped and their stacks shown.
     backend: None picks "nccl" when there is a GPU for every rank, otherwise "gloo" on CPU.
     memory_limit_gb: address space of each rank in GiB (gloo on Linux only); by default a fair share of the machine's memory.
+    link: emulate a network: every operation lasts as long as it would on this Link, or on this Cluster of nodes.
 
     Raises ValueError or TypeError, before any process starts, for arguments that cannot work; RankError when a rank
-    fails (the first that did); RankTimeout when time runs out. No process outlives the call.
+    fails (the first that did); RankMismatch when the ranks' calls do not belong together, RankDeadlock when it is certain that
+    they can never go on, both without waiting for the timeout; RankTimeout when time runs out. No process outlives the call.
     """
-    arguments.check(fn, world_size, args, timeout_s, memory_limit_gb)
+    arguments.check(fn, world_size, args, timeout_s, memory_limit_gb, link)
     backend, backend_reason = arguments.choose_backend(backend, world_size)
     payload = arguments.pickled(fn, args)
     with _one_at_a_time:
@@ -83,48 +93,68 @@ def launch(
         starter.wait_ready()
         folder = Path(starter.folder, f"run-{time.monotonic_ns()}")
         folder.mkdir()
-        spec = arguments.make_spec(folder, world_size, backend, timeout_s, memory_limit_gb)
+        spec = arguments.make_spec(folder, world_size, backend, timeout_s, memory_limit_gb, link)
         spec.file("payload").write_bytes(payload)
         spec.file("spec").write_bytes(pickle.dumps(spec))
-        spec.file("board").write_bytes(bytes(world_size))
+        with open(spec.file("ledger"), "wb") as file:
+            file.truncate(ledger.size(world_size))
+        if link:
+            with open(spec.file("network"), "wb") as file:
+                file.truncate(network.size(world_size))
         output = Output(spec, wants_waiting_line())
+        record = Record(spec)
         try:
             begin = time.monotonic()
             starter.start(spec)
-            _wait(starter, spec, output, begin)
+            _wait(starter, spec, output, record, begin)
             results = tuple(_load(spec, rank) for rank in range(world_size))
-            return Run(results, time.monotonic() - begin, backend_reason, starter.describe)
+            end = time.monotonic()
+            emulated = f"emulated links: {link}" if link else ""
+            return Run(
+                results, end - begin, backend_reason, starter.describe, trace_of(record, begin, end, emulated)
+            )
         finally:
+            record.close()
             if not output.clipped:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait(starter: "client.ForkServer | client.Spawner", spec: Spec, output: Output, begin: float) -> None:
-    """Return when every rank has ended well; otherwise stop the rest and raise the story of the first failure."""
+def _wait(
+    starter: "client.ForkServer | client.Spawner", spec: Spec, output: Output, record: Record, begin: float
+) -> None:
+    """Return when every rank has ended well; otherwise stop the rest and raise the story of what went wrong first."""
     stop_at = begin + spec.timeout_s
     exits: dict[int, tuple[int, float]] = {}
-    over = False
+    over, wrong, watch = False, None, Watch(record)
     with _Interrupt() as interrupt:
-        while not (over or interrupt.came or time.monotonic() >= stop_at):
-            for kind, value in starter.events(min(0.02, max(0, stop_at - time.monotonic()))):
-                over = over or kind == "over"
-                if kind == "exit":
-                    rank, status, when = value
-                    exits[rank] = (status, when)
-                    if status != 0 or not spec.file("result", rank).exists():
-                        stop_at = min(stop_at, time.monotonic() + _GRACE_S)
-            output.follow()
-        stopped = set() if over else _stop(starter, spec, exits)
+        try:
+            while not (over or wrong or interrupt.came or time.monotonic() >= stop_at):
+                for kind, value in starter.events(min(0.02, max(0, stop_at - time.monotonic()))):
+                    over = over or kind == "over"
+                    if kind == "exit":
+                        rank, status, when = value
+                        exits[rank] = (status, when)
+                        if status != 0 or not spec.file("result", rank).exists():
+                            stop_at = min(stop_at, time.monotonic() + _GRACE_S)
+                wrong = watch.look(time.monotonic(), set(exits))
+                output.follow()
+            waiting, done = watch.waiting(set(exits)), record.done()
+        finally:
+            stopped = set() if over else _stop(starter, spec, exits)
     output.finish()
-    ends = failure.collect(spec, exits, stopped)
+    ends = failure.collect(spec, exits, stopped, done)
     if interrupt.came:
-        print(f"Interrupted. Where each rank was:\n{report.where_ranks_were(ends)}", file=sys.stderr)
+        print(f"Interrupted. Where each rank was:\n{report.where_ranks_were(ends, waiting)}", file=sys.stderr)
         raise KeyboardInterrupt
     cause = failure.first_cause(ends)
+    if isinstance(wrong, Mismatch) and not (cause and cause.is_before(wrong.time)):
+        raise explain.describe_mismatch(wrong, ends, waiting)
+    if isinstance(wrong, Stall) and (cause is None or cause.is_consequence):
+        raise explain.describe_stall(wrong, ends, waiting)
     if cause:
         raise report.describe_failure(cause, ends, spec.memory_limit_bytes) from _original(cause)
     if stopped:
-        raise report.describe_timeout(ends, spec.timeout_s)
+        raise report.describe_timeout(ends, spec.timeout_s, waiting)
 
 
 class _Interrupt:

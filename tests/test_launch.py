@@ -227,7 +227,7 @@ def test_spawned_ranks_give_the_same(tmp_path):
     env = {**os.environ, "COURSE_LIB_START": "spawn", "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "was in all_reduce" in done.stdout and "raised KeyError" in done.stdout
+    assert "waits in all_reduce for rank 1" in done.stdout and "raised KeyError" in done.stdout
     assert not survivors(tmp_path)
 
 

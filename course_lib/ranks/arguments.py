@@ -7,13 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from course_lib.links import Cluster, Link
 from course_lib.ranks.worker import Spec
 
 MAX_WORLD_SIZE = 256
 
 
 def check(
-    fn: Callable, world_size: int, args: tuple, timeout_s: float, memory_limit_gb: float | None
+    fn: Callable,
+    world_size: int,
+    args: tuple,
+    timeout_s: float,
+    memory_limit_gb: float | None,
+    link: Link | Cluster | None,
 ) -> None:
     """Refuse what cannot work, with ValueError, TypeError or RuntimeError and one sentence."""
     if "COURSE_LIB_RANK" in os.environ:
@@ -33,6 +39,10 @@ def check(
             isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0
         ):
             raise ValueError(f"{name} must be a positive number, not {value!r}.")
+    if link is not None and not isinstance(link, Link | Cluster):
+        raise TypeError(
+            f"link is a Link or a Cluster of course_lib, not {link!r}: Link(latency_s=1e-5, bandwidth_gb_s=1.25)."
+        )
     try:
         signature = inspect.signature(fn)
     except (TypeError, ValueError):
@@ -108,7 +118,12 @@ def _can_pickle(value: Any) -> bool:
 
 
 def make_spec(
-    folder: Path, world_size: int, backend: str, timeout_s: float, memory_limit_gb: float | None
+    folder: Path,
+    world_size: int,
+    backend: str,
+    timeout_s: float,
+    memory_limit_gb: float | None,
+    link: Link | Cluster | None,
 ) -> Spec:
     """All that the ranks need to know besides the function."""
     import torch
@@ -124,6 +139,7 @@ def make_spec(
         backend=backend,
         timeout_s=timeout_s,
         memory_limit_bytes=limit,
+        link=link,
         default_dtype=str(torch.get_default_dtype()).removeprefix("torch."),
         cwd=os.getcwd(),
         sys_path=tuple(sys.path),

@@ -45,9 +45,15 @@ class RankEnd:
         from_torch = self.type == "RuntimeError" or self.type.startswith("Dist")
         return self.how == "raised" and from_torch and bool(_CONSEQUENCE.search(self.message))
 
+    def is_before(self, moment: float) -> bool:
+        """Whether this is a failure of its own, not a consequence, and was there before `moment`."""
+        return self.failed and not self.is_consequence and self.time is not None and self.time < moment
 
-def collect(spec: Spec, exits: dict[int, tuple[int, float]], stopped: set[int]) -> list[RankEnd]:
-    """How every rank ended. exits: rank -> (status, time); stopped: the ranks that we killed."""
+
+def collect(
+    spec: Spec, exits: dict[int, tuple[int, float]], stopped: set[int], done: set[int]
+) -> list[RankEnd]:
+    """How every rank ended. exits: rank -> (status, time); stopped: those we killed; done: those that said they were done."""
     ends = []
     for rank in range(spec.world_size):
         stack = parse_stack(_read(spec, "stack", rank))
@@ -57,7 +63,7 @@ def collect(spec: Spec, exits: dict[int, tuple[int, float]], stopped: set[int]) 
             record = pickle.loads(failure.read_bytes())
             record["stack"] = tuple(record.pop("frames"))
             ends.append(RankEnd(rank, "raised", status=status, **record))
-        elif status == 0 and spec.file("result", rank).exists():
+        elif (status == 0 or rank in done) and spec.file("result", rank).exists():
             ends.append(RankEnd(rank, "returned", time, status))
         elif rank in stopped or status is None:
             ends.append(RankEnd(rank, "stopped", stack=stack))

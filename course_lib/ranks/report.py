@@ -1,23 +1,27 @@
 """The story of a failed run as text: who failed first, at which line of the notebook, what the others did, what to try."""
 
 import linecache
-import os
 import re
 import signal
-import sys
-import sysconfig
-from pathlib import Path
 
 from course_lib.ranks.failure import Frame, RankEnd
-
-_LIBRARY = tuple(
-    {
-        os.path.realpath(sysconfig.get_path(name)) + os.sep
-        for name in ("stdlib", "platstdlib", "purelib", "platlib")
-    }
-    | {str(Path(__file__).resolve().parents[1]) + os.sep}
+from course_lib.ranks.record import Entry
+from course_lib.ranks.words import (
+    clipped,
+    doing,
+    for_whom,
+    listed,
+    name_of,
+    operation_of,
+    ranks_listed,
+    source,
+    user_frames,
+    where,
 )
-_WRAPPERS = {"wrapper", "inner", "_call_impl", "_wrapped_call_impl", "decorate_context"}
+
+Waiting = dict[
+    int, tuple[Entry, tuple[int, ...]]
+]  # rank -> the operation it stands still in, and whom that still lacks
 
 _HINTS = (
     (
@@ -73,13 +77,11 @@ def describe_failure(cause: RankEnd, ends: list[RankEnd], memory_limit_bytes: in
     returned = [end for end in ends if end.how == "returned"]
     hint = ""
     if cause.is_consequence and returned:
-        names = _and([f"rank {end.rank}" for end in returned])
-        summary = (
-            f"{names} returned while {_name(cause.rank)} was still in {_doing(cause.stack) or 'a collective'}"
-        )
+        names = listed([f"rank {end.rank}" for end in returned])
+        summary = f"{names} returned while {name_of(cause.rank)} was still in {doing(cause.stack) or 'a collective'}"
         hint = "every rank must take part in every collective of its group, in the same order: look for an early return."
     elif cause.how == "raised":
-        summary = f"{who} raised {cause.type}" + (f": {cause.message.strip()}" if cause.message else "")
+        summary = f"{who} raised {cause.type}" + (f": {clipped(cause.message)}" if cause.message else "")
         hint = next(
             (text for pattern, text in _HINTS if re.search(pattern, f"{cause.type}: {cause.message}")), ""
         )
@@ -101,25 +103,34 @@ def describe_failure(cause: RankEnd, ends: list[RankEnd], memory_limit_bytes: in
     lines = [summary, "", *_place(cause)]
     others = [end for end in ends if end.rank != cause.rank]
     if others:
-        lines += ["", "The other ranks:", *_table(others)]
+        lines += ["", "The other ranks:", *table(others, {})]
     if hint:
         lines += ["", f"Try: {hint}"]
     return RankError(summary.splitlines()[0], "\n".join(lines), cause.rank, ends)
 
 
-def describe_timeout(ends: list[RankEnd], timeout_s: float) -> RankTimeout:
+def describe_timeout(ends: list[RankEnd], timeout_s: float, waiting: Waiting) -> RankTimeout:
     """The error to raise when time ran out: every rank's stack, in the lines of the notebook."""
     late = [end for end in ends if end.how == "stopped"]
-    who = _and([_name(end.rank) for end in late])
-    if len(late) == len(ends) > 1:
-        who = f"all {len(ends)} ranks" if len(ends) > 2 else "both ranks"
-    verb = "were still running" if len(late) > 1 else "was still running"
-    summary = f"{who} {verb} after {timeout_s:g} s"
-    lines = [summary, "", "Where each rank was:", *_table(ends), ""]
+    busy = [end.rank for end in late if end.rank not in waiting]
+    if busy and len(busy) < len(late):
+        waits = [rank for rank in waiting if set(waiting[rank][1]) & set(busy)]
+        summary = f"{ranks_listed(busy)} {_were(busy)} still running after {timeout_s:g} s"
+        if waits:
+            them = "it" if len(busy) == 1 else "them"
+            summary += (
+                f", and {ranks_listed(waits)} waited for {them} in {operation_of(waiting[waits[0]][0])}"
+            )
+    else:
+        who = [end.rank for end in late]
+        everybody = f"all {len(ends)} ranks" if len(ends) > 2 else "both ranks"
+        name = everybody if len(late) == len(ends) > 1 else ranks_listed(who) if who else "no rank"
+        summary = f"{name} {_were(who)} still running after {timeout_s:g} s"
+    lines = [summary, "", "Where each rank was:", *table(ends, waiting), ""]
     for end in late:
-        stack = _user_frames(end.stack)
+        stack = user_frames(end.stack)
         if len(stack) > 1:
-            lines += [f"Stack of {_name(end.rank)}:", *(f"  {_where(f)}   {_source(f)}" for f in stack), ""]
+            lines += [f"Stack of {name_of(end.rank)}:", *(f"  {where(f)}   {source(f)}" for f in stack), ""]
     lines += [
         "Try: a rank that waits in a collective waits for a rank that has not called it, or that called another one first.",
         "If the work is only slow, give launch() a larger timeout_s.",
@@ -127,83 +138,52 @@ def describe_timeout(ends: list[RankEnd], timeout_s: float) -> RankTimeout:
     return RankTimeout(summary, "\n".join(lines), late[0].rank if late else None, ends)
 
 
-def where_ranks_were(ends: list[RankEnd]) -> str:
+def _were(ranks: list[int]) -> str:
+    return "was" if len(ranks) == 1 else "were"
+
+
+def where_ranks_were(ends: list[RankEnd], waiting: Waiting) -> str:
     """A line for each rank: what it was doing when it was stopped."""
-    return "\n".join(_table(ends))
+    return "\n".join(table(ends, waiting))
 
 
 def _place(end: RankEnd) -> list[str]:
     """The line that failed with the lines around it, then who called it."""
-    user = _user_frames(end.stack)
+    user = user_frames(end.stack)
     if not user:
         return end.text.rstrip().splitlines()[-15:]
     file, number, name = user[-1]
-    inside = _doing(end.stack)
-    lines = [f"{_name(end.rank)} was at {_where(user[-1])}" + (f", inside {inside}:" if inside else ":")]
+    inside = doing(end.stack)
+    lines = [f"{name_of(end.rank)} was at {where(user[-1])}" + (f", inside {inside}:" if inside else ":")]
     for n in range(max(1, number - 2), number + 3):
-        source = linecache.getline(file, n).rstrip()
-        if source or n == number:
-            lines.append(f"  {'→' if n == number else ' '} {n:4d}  {source}")
-    lines += [f"  called from {_where(frame)}:  {_source(frame)}" for frame in reversed(user[:-1])]
+        text = linecache.getline(file, n).rstrip()
+        if text or n == number:
+            lines.append(f"  {'→' if n == number else ' '} {n:4d}  {text}")
+    lines += [f"  called from {where(frame)}:  {source(frame)}" for frame in reversed(user[:-1])]
     return lines
 
 
-def _table(ends: list[RankEnd]) -> list[str]:
+def table(ends: list[RankEnd], waiting: Waiting) -> list[str]:
+    """One line a rank: how it ended or what it waits for, and its place in the learner's code."""
     rows = []
     for end in ends:
-        user = _user_frames(end.stack)
-        inside = _doing(end.stack)
+        user = user_frames(end.stack)
+        inside = doing(end.stack)
         if end.how == "returned":
             what = "returned"
         elif end.how == "raised" and end.is_consequence:
             what = f"lost its connection in {inside}" if inside else "lost its connection"
         elif end.how == "raised":
             what = f"raised {end.type}"
+        elif end.how == "stopped" and end.rank in waiting:
+            entry, needs = waiting[end.rank]
+            what = f"waits in {operation_of(entry)}{for_whom(needs)}"
+            user = list(entry.site.stack) or user
         elif end.how == "stopped":
             what = f"was in {inside}" if inside else "was running" if user else "had not begun"
         else:
             what = f"was {end.how}" if end.how == "killed" else "left"
-        place = f"{_where(user[-1])}:  {_source(user[-1])}" if user else ""
-        rows.append((f"  {_name(end.rank)}", what, place))
+        place = f"{where(user[-1])}:  {source(user[-1])}" if user else ""
+        rows.append((f"  {name_of(end.rank)}", what, place))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows]
-
-
-def _user_frames(stack: tuple[Frame, ...]) -> list[Frame]:
-    """The frames of the learner's own code: neither Python's library, nor an installed package, nor this one."""
-    return [
-        f for f in stack if not f[0].startswith("<frozen") and not os.path.realpath(f[0]).startswith(_LIBRARY)
-    ]
-
-
-def _doing(stack: tuple[Frame, ...]) -> str:
-    """The library function that the learner's innermost line had called, e.g. "all_reduce"; empty if none."""
-    user = _user_frames(stack)
-    if not user:
-        return ""
-    inner = stack[len(stack) - 1 - stack[::-1].index(user[-1]) + 1 :]
-    return next((name for _, _, name in inner if name not in _WRAPPERS), "")
-
-
-def _where(frame: Frame) -> str:
-    file, number, name = frame
-    ipython = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
-    label = ipython.compile.format_code_name(file) if ipython else None
-    if label:
-        place = " ".join(label)  # ("Cell", "In[3]")
-    else:
-        path = Path(file)
-        place = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
-    return f"{place}, line {number}" + (f", in {name}" if name != "<module>" else "")
-
-
-def _source(frame: Frame) -> str:
-    return linecache.getline(frame[0], frame[1]).strip()
-
-
-def _name(rank: int) -> str:
-    return f"rank {rank}"
-
-
-def _and(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]

@@ -1,7 +1,6 @@
 """What one rank does: set up, join the process group, run the function, leave the result in the run's folder."""
 
 import faulthandler
-import mmap
 import os
 import pickle
 import random
@@ -14,8 +13,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-STARTED, RUNNING, DONE, FAILED = b"SRDF"  # a rank's byte on the board; 0 until it has started
-LINGER_S = 0.25  # a rank that is done keeps its sockets open this long, so that the others can finish with it
+from course_lib.links import Cluster, Link
+from course_lib.ranks import spans
+from course_lib.ranks.ledger import DONE, FAILED, RUNNING, STARTED, Ledger
+
+LINGER_S = 1.0  # a rank that is done keeps its sockets open this long, so that the others can finish with it
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Spec:
     backend: str
     timeout_s: float
     memory_limit_bytes: int | None
+    link: Link | Cluster | None
     default_dtype: str
     cwd: str
     sys_path: tuple[str, ...]
@@ -40,18 +43,22 @@ class Spec:
 def run_rank(rank: int, spec: Spec) -> None:
     """Be rank `rank` of the run; never returns. The exit status is 0 exactly when a result was left."""
     try:
-        board = _set_up(rank, spec)
-        status = _run(rank, spec, board)
+        ledger = _set_up(rank, spec)
+        status = _run(rank, spec, ledger)
     except BaseException:
         traceback.print_exc()
         status = 1
     os._exit(status)  # without destructors: a process group torn down at exit may abort a correct run
 
 
-def _run(rank: int, spec: Spec, board: mmap.mmap) -> int:
+def _run(rank: int, spec: Spec, ledger: Ledger) -> int:
     import cloudpickle
     import torch
     import torch.distributed as dist
+
+    from course_lib.ranks.hooks import Hooks
+    from course_lib.ranks.hooks_below import watch_functional, watch_reducer
+    from course_lib.ranks.network import Network
 
     try:
         torch.set_num_threads(1)  # ranks share the cores; torchrun does the same
@@ -70,7 +77,12 @@ def _run(rank: int, spec: Spec, board: mmap.mmap) -> int:
             timeout=timedelta(seconds=spec.timeout_s + 30),  # ours comes first and says more
             device_id=device_id,
         )
-        board[rank] = RUNNING
+        network = Network(spec.file("network"), rank, spec.world_size, spec.link) if spec.link else None
+        hooks = Hooks(ledger, network)
+        hooks.install()
+        watch_functional(hooks)
+        watch_reducer(hooks)
+        ledger.set_state(RUNNING)
         result = fn(*args)
         try:
             with open(spec.file("result", rank), "wb") as file:
@@ -82,21 +94,21 @@ def _run(rank: int, spec: Spec, board: mmap.mmap) -> int:
             ) from error
     except BaseException as error:
         _leave_failure(rank, spec, error)
-        board[rank] = FAILED
+        ledger.set_state(FAILED)
         status = 1
     else:
-        board[rank] = DONE
+        ledger.set_state(DONE)
         status = 0
     _flush()
     if status == 0:
         deadline = time.monotonic() + LINGER_S
-        while time.monotonic() < deadline and any(state not in (DONE, FAILED) for state in board[:]):
+        while time.monotonic() < deadline and any(state not in (DONE, FAILED) for state in ledger.states()):
             time.sleep(0.002)
     return status
 
 
-def _set_up(rank: int, spec: Spec) -> mmap.mmap:
-    """Give this process the caller's environment, its own output files, its limits, and its place on the board."""
+def _set_up(rank: int, spec: Spec) -> Ledger:
+    """Give this process the caller's environment, its own output files, its limits, and its ledger."""
     os.environ.clear()
     os.environ.update(spec.environ)
     local = {
@@ -142,10 +154,10 @@ def _set_up(rank: int, spec: Spec) -> mmap.mmap:
             "numpy"
         ].random.seed()  # a fork copies its parent's state; a fresh process would not have it
 
-    with open(spec.file("board"), "r+b") as file:
-        board = mmap.mmap(file.fileno(), spec.world_size)
-    board[rank] = STARTED
-    return board
+    ledger = Ledger(spec.file("ledger"), spec.file("names", rank), rank, spec.world_size)
+    ledger.set_state(STARTED)
+    spans.write_to(ledger)
+    return ledger
 
 
 def _remember_early_exit(stack_file) -> None:

@@ -186,13 +186,14 @@ predict(
 )
 
 # %% tags=["raises-exception"]
-launch(swap, 2, timeout_s=2)
+launch(swap, 2)
 
 # %% [markdown]
 # A **deadlock**. `send` returns only when the other side has begun to receive, and the other side is itself still in
-# `send`. Nobody made an error, so nobody reports one: without a time limit they would wait for ever. `launch` stopped them
-# after `timeout_s` seconds (60 unless you say otherwise) and shows the line where each rank stood. Two ranks at the same
-# `send` is a sentence you can read.
+# `send`. Nobody made an error, so on a cluster nobody would report one: the job stands still until somebody looks at it, or until a time
+# limit of many minutes ends it. Here every rank notes what it is about to do before it does it. `launch` reads those notes while the ranks run,
+# and as soon as they *prove* that nobody can ever go on, it stops them and tells you who waits for whom, and at which line. A rank that is only slow is
+# never accused; for one that does nothing at all there is `timeout_s` (60 seconds unless you say otherwise).
 #
 # The cure is an order in which somebody receives first. You will write it in the exercise.
 
