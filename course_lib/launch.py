@@ -7,7 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,19 @@ class Run:
     """What a launch gave: `run[2]` is what rank 2 returned.
 
     results: one value a rank;  seconds: from the call to the last rank's end;  backend: and why it was chosen;
-    start: how the processes were started;  trace: what each rank did, when, with whom, how many bytes.
+    start: how the processes were started.  `run.trace` is what each rank did, when, with whom, how many bytes.
     """
 
     results: tuple[Any, ...]
     seconds: float
     backend: str
     start: str
-    trace: Trace
+    _make_trace: Callable[[], Trace] = field(repr=False, compare=False)
+
+    @cached_property
+    def trace(self) -> Trace:
+        """Every operation of every rank, and their spans; made from the record when it is first asked for."""
+        return self._make_trace()
 
     @property
     def world_size(self) -> int:
@@ -110,9 +116,8 @@ def launch(
             results = tuple(_load(spec, rank) for rank in range(world_size))
             end = time.monotonic()
             emulated = f"emulated links: {link}" if link else ""
-            return Run(
-                results, end - begin, backend_reason, starter.describe, trace_of(record, begin, end, emulated)
-            )
+            make_trace = partial(trace_of, record.kept(), begin, end, emulated)
+            return Run(results, end - begin, backend_reason, starter.describe, make_trace)
         finally:
             record.close()
             if not output.clipped:

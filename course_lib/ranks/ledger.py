@@ -16,13 +16,13 @@ from pathlib import Path
 
 STARTED, RUNNING, DONE, FAILED = b"SRDF"  # a rank's state; 0 until it has started
 
-CAPACITY = 8192  # records that a rank can be ahead of the caller's reading
-HEADER = struct.Struct("<B7xQQdQQQ8x")  # state, begun, blocked, blocked_since, ended, read, threads
+CAPACITY = 16384  # records that a rank can be ahead of the caller's reading
+HEADER = struct.Struct("<B7xQQdQQQQ")  # state, begun, blocked, blocked_since, ended, read, threads, lost
 RECORD = struct.Struct(
     "<QIIdddddII"
 )  # number, call, site, begun, wait_from, wait_to, ended, early_end, peer, flags
 STRIDE = HEADER.size + CAPACITY * RECORD.size
-_BEGUN, _ENDED, _READ, _THREADS = 8, 32, 40, 48  # where the header's fields are
+_BEGUN, _ENDED, _READ, _THREADS, _LOST = 8, 32, 40, 48, 56  # where the header's fields are
 _TIMES = struct.Struct("<ddd")
 _BLOCKED = struct.Struct("<Qd")
 _NUMBER = struct.Struct("<Q")
@@ -38,7 +38,7 @@ class Ledger:
     """A rank's pen. `begin` before an operation, `end` after it; between them the caller sees it as under way.
 
     Any thread of the rank may use it. A record that the caller has not read is never overwritten: when it is that far
-    behind, what follows goes uncounted, and `begin` returns -1.
+    behind, what follows is only counted as lost, and `begin` returns -1.
     """
 
     def __init__(self, path: Path, names: Path, rank: int, world_size: int):
@@ -50,7 +50,7 @@ class Ledger:
         self.lock = threading.Lock()
         self.ended = itertools.count(1)
         self.main_thread = threading.get_ident()
-        self.begun = self.room = 0
+        self.begun = self.room = self.lost = 0
 
     def set_state(self, state: int) -> None:
         """Say how far this rank is: STARTED, RUNNING, DONE or FAILED."""
@@ -78,6 +78,8 @@ class Ledger:
                 (read,) = _NUMBER.unpack_from(self.memory, self.at + _READ)
                 self.room = read + CAPACITY
                 if number >= self.room:
+                    self.lost += 1
+                    _NUMBER.pack_into(self.memory, self.at + _LOST, self.lost)
                     return -1
             at = self.at + HEADER.size + number % CAPACITY * RECORD.size
             RECORD.pack_into(self.memory, at, number + 1, call, site, now, 0.0, 0.0, 0.0, 0.0, 0, 0)

@@ -66,6 +66,7 @@ class State:
     blocked: int  # number of the operation that its thread stands still in, plus 1; 0: none
     blocked_since: float
     ended: int
+    lost: int  # operations that went unrecorded, since the caller did not keep up
     threads: bool  # there are others: what one thread waits for, another may bring about
 
 
@@ -91,6 +92,15 @@ class _Rank:
             self.names[number] = value
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is left of a run when its memory is gone."""
+
+    world_size: int
+    entries: list[Entry]
+    dropped: int
+
+
 class Record:
     """Follows the ledger of a run. `update` often: it returns what has begun since."""
 
@@ -109,8 +119,8 @@ class Record:
     def states(self) -> tuple[State, ...]:
         """What every rank is doing now."""
         return tuple(
-            State(state, begun, blocked, since, ended, bool(threads))
-            for state, begun, blocked, since, ended, _, threads in (
+            State(state, begun, blocked, since, ended, lost, bool(threads))
+            for state, begun, blocked, since, ended, _, threads, lost in (
                 HEADER.unpack_from(self.memory, rank * STRIDE) for rank in range(len(self.ranks))
             )
         )
@@ -123,6 +133,11 @@ class Record:
         """An operation that a rank stands still in."""
         here = self.ranks[rank]
         return here.open.get(number) or here.recent.get(number)
+
+    def kept(self) -> Kept:
+        """All operations, as far as they were kept."""
+        lost = sum(state.lost for state in self.states())
+        return Kept(len(self.ranks), self.entries, self.dropped + lost)
 
     def close(self) -> None:
         """Give the memory back."""

@@ -41,10 +41,13 @@ class Watch:
 
     def look(self, now: float, ended: set[int]) -> Mismatch | Stall | None:
         """ended: ranks whose process is gone."""
-        mismatch = self.matcher.add(self.record.update())
+        entries = self.record.update()
+        states = self.record.states()
+        if any(state.lost for state in states):
+            return None  # with gaps in the record nothing can be proven
+        mismatch = self.matcher.add(entries)
         if mismatch:
             return mismatch
-        states = self.record.states()
         if states != self.states:
             self.states, self.still_since = states, now
             return None

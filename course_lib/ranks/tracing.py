@@ -2,19 +2,19 @@
 
 from functools import cache
 
-from course_lib.ranks.record import Entry, Record, Site
+from course_lib.ranks.record import Entry, Kept, Site
 from course_lib.ranks.words import operation_of, source, tensors_of, where
 from course_lib.trace import Event, Trace
 
 
-def trace_of(record: Record, begin: float, end: float, emulated: str = "") -> Trace:
+def trace_of(record: Kept, begin: float, end: float, emulated: str = "") -> Trace:
     """Everything that the record holds, on a clock that is 0 at `begin`. What never completed ends at `end`."""
     place = cache(_place)
     events = sorted(
         (_event(entry, begin, end, place) for entry in record.entries),
         key=lambda event: (event.start_s, event.rank, event.number),
     )
-    return Trace(len(record.ranks), end - begin, tuple(events), emulated, record.dropped)
+    return Trace(record.world_size, end - begin, tuple(events), emulated, record.dropped)
 
 
 def _event(entry: Entry, begin: float, end: float, place) -> Event:
