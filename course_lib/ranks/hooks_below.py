@@ -30,6 +30,12 @@ _FUNCTIONAL = {
     "reduce_scatter_tensor_coalesced": "reduce_scatter",
     "all_to_all_single": "all_to_all",
 }
+# Looked up when this is imported, in the fork server, and not again in every rank.
+_OPERATORS = {
+    name: getattr(torch.ops._c10d_functional, name)
+    for name in (*_FUNCTIONAL, "wait_tensor")
+    if hasattr(torch.ops._c10d_functional, name)
+}
 
 
 class _Watched:
@@ -76,10 +82,9 @@ def watch_functional(hooks: Hooks) -> None:
         hooks.ledger.end(number, begin, time.monotonic())
         return result
 
-    for name, operation in _FUNCTIONAL.items():
-        if hasattr(namespace, name):
-            setattr(namespace, name, _Watched(getattr(namespace, name), issue(operation)))
-    namespace.wait_tensor = _Watched(namespace.wait_tensor, wait)
+    for name, operator in _OPERATORS.items():
+        watched = wait if name == "wait_tensor" else issue(_FUNCTIONAL[name])
+        setattr(namespace, name, _Watched(operator, watched))
 
 
 def _parts(operation: str, tensors: Any, args: tuple) -> Parts:

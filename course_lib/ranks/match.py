@@ -101,7 +101,9 @@ class Matcher:
             channel = (call["group"], call["peer"], entry.rank, call["tag"])
             self.receives[channel].append(entry)
             return self._meet(channel)
-        group = self.groups.setdefault(call["group"], _Group(tuple(call["ranks"])))
+        group = self.groups.get(call["group"])
+        if group is None:
+            group = self.groups[call["group"]] = _Group(tuple(call["ranks"]))
         group.calls[entry.rank].append(entry)
         place = len(group.calls[entry.rank]) - 1
         for theirs in group.calls.values():  # as soon as two have come, not when all have
