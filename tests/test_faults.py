@@ -65,6 +65,14 @@ def test_first_cause_is_the_rank_that_raised_not_its_neighbours(world_size, tmp_
     assert str(error).count("lost its connection in all_reduce") == world_size - 1
 
 
+def test_a_message_of_many_pages_is_cut_to_a_screen(tmp_path):
+    def fn():
+        raise ValueError("\n".join("y" * 1000 for _ in range(500)))
+
+    error = fails(fn, 2, tmp_path)
+    assert len(str(error).splitlines()) < 40 and max(map(len, str(error).splitlines())) < 400
+
+
 def test_a_connection_error_of_the_learners_own_is_no_consequence(tmp_path):
     def fn():
         if dist.get_rank() == 1:
