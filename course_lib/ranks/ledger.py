@@ -16,16 +16,18 @@ from pathlib import Path
 
 STARTED, RUNNING, DONE, FAILED = b"SRDF"  # a rank's state; 0 until it has started
 
+# Formats are native ("@"): those copy a number as a whole. With "<" Python writes it byte by byte, and a reader in another process
+# may see half of it.
 CAPACITY = 16384  # records that a rank can be ahead of the caller's reading
-HEADER = struct.Struct("<B7xQQdQQQQ")  # state, begun, blocked, blocked_since, ended, read, threads, lost
+HEADER = struct.Struct("@B7xQQdQQQQ")  # state, begun, blocked, blocked_since, ended, read, threads, lost
 RECORD = struct.Struct(
     "<QIIdddddII"
 )  # number, call, site, begun, wait_from, wait_to, ended, early_end, peer, flags
 STRIDE = HEADER.size + CAPACITY * RECORD.size
 _BEGUN, _ENDED, _READ, _THREADS, _LOST = 8, 32, 40, 48, 56  # where the header's fields are
-_TIMES = struct.Struct("<ddd")
-_BLOCKED = struct.Struct("<Qd")
-_NUMBER = struct.Struct("<Q")
+_TIMES = struct.Struct("@ddd")
+_BLOCKED = struct.Struct("@Qd")
+_NUMBER = struct.Struct("@Q")
 FAILED_CALL, OWN_TIMEOUT = 1, 2  # flags of a record: it raised; it will give up by itself
 
 
@@ -47,7 +49,7 @@ class Ledger:
         self.at, self.world_size = rank * STRIDE, world_size
         self.names = os.open(names, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.numbers: dict = {}  # what has been written to the names file -> its number there
-        self.lock = threading.Lock()
+        self.lock, self.order = threading.Lock(), threading.Lock()
         self.ended = itertools.count(1)
         self.main_thread = threading.get_ident()
         self.begun = self.room = self.lost = 0
@@ -84,7 +86,8 @@ class Ledger:
             at = self.at + HEADER.size + number % CAPACITY * RECORD.size
             RECORD.pack_into(self.memory, at, number + 1, call, site, now, 0.0, 0.0, 0.0, 0.0, 0, 0)
             self.begun = number + 1
-            _NUMBER.pack_into(self.memory, self.at + _BEGUN, number + 1)
+        with self.order:  # on processors that reorder writes, taking a lock keeps the record before its announcement
+            _NUMBER.pack_into(self.memory, self.at + _BEGUN, self.begun)
         if blocks:
             self.block(number, now)
         return number
@@ -107,22 +110,22 @@ class Ledger:
             if wait_to:
                 _TIMES.pack_into(self.memory, at + 24, wait_from, wait_to, wait_to)
             else:
-                struct.pack_into("<d", self.memory, at + 40, time.monotonic())
+                struct.pack_into("@d", self.memory, at + 40, time.monotonic())
             if peer >= 0:
-                struct.pack_into("<I", self.memory, at + 56, peer + 1)
+                struct.pack_into("@I", self.memory, at + 56, peer + 1)
             _NUMBER.pack_into(self.memory, self.at + _ENDED, next(self.ended))
 
     def end_early(self, number: int, when: float) -> None:
         """Operation `number` was complete at `when`, before anybody waited for it."""
         at = self._record(number)
         if at is not None:
-            struct.pack_into("<d", self.memory, at + 48, when)
+            struct.pack_into("@d", self.memory, at + 48, when)
 
     def flag(self, number: int, flags: int) -> None:
         """Set the flags of operation `number`."""
         at = self._record(number)
         if at is not None:
-            struct.pack_into("<I", self.memory, at + 60, flags)
+            struct.pack_into("@I", self.memory, at + 60, flags)
 
     def _record(self, number: int) -> int | None:
         """Where a record is, unless it was lost or its place was given to a later one."""

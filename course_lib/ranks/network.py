@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # importing it takes torch, which the caller's first cell sho
     from course_lib.ranks.calls import Call
 
 SLOTS = 256  # notes that a pair of ranks can be ahead
-_SLOT = struct.Struct("<Qd")  # key, when
+_SLOT = struct.Struct("@dQ")  # when, key: whoever finds the key finds the time
 _TABLE = SLOTS * _SLOT.size
 
 
@@ -100,9 +100,9 @@ class Network:
 
     def _note(self, rank: int, to: int, key: int, when: float) -> None:
         at = (rank * (self.world_size + 1) + to) * _TABLE + (key % SLOTS) * _SLOT.size
-        _SLOT.pack_into(self.memory, at, key, when)
+        _SLOT.pack_into(self.memory, at, when, key)
 
     def _find(self, rank: int, to: int, key: int) -> float:
         at = (rank * (self.world_size + 1) + to) * _TABLE + (key % SLOTS) * _SLOT.size
-        found, when = _SLOT.unpack_from(self.memory, at)
+        when, found = _SLOT.unpack_from(self.memory, at)
         return when if found == key else 0.0  # overwritten: the sender is more than SLOTS messages ahead

@@ -3,6 +3,7 @@
 import json
 import mmap
 import struct
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ MAX_EVENTS = (
     200_000  # kept of a run, over all ranks: a trace; what comes later is checked and counted, not kept
 )
 _READ = 40
-_NUMBER = struct.Struct("<Q")
+_NUMBER = struct.Struct("@Q")
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class Record:
         with open(spec.file("ledger"), "r+b") as file:
             self.memory = mmap.mmap(file.fileno(), size(spec.world_size))
         self.ranks = [_Rank() for _ in range(spec.world_size)]
+        self.order = threading.Lock()
         self.entries: list[Entry] = []
         self.dropped = 0
 
@@ -146,6 +148,8 @@ class Record:
     def _read(self, rank: int) -> list[Entry]:
         here, at = self.ranks[rank], rank * STRIDE
         (begun,) = _NUMBER.unpack_from(self.memory, at + 8)
+        with self.order:  # see Ledger.begin: what was announced is read after its announcement
+            pass
         for number in list(here.open):
             self._refresh(here, rank, number)
         new = []
