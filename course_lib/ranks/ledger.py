@@ -3,6 +3,9 @@
 One file, mapped by the caller and by every rank. Each rank has a region of its own that only it writes: a header, then a ring of
 records, one an operation. What is long and repeats (shapes, source lines, groups) is written once, to a text file beside
 it, and named by a number. Times are those of the machine's monotonic clock, the same for all processes.
+
+The header is written word by word, through a memoryview: that stores a number as a whole. struct.pack_into writes zeros first, and
+a reader in another process now and then sees them.
 """
 
 import itertools
@@ -16,18 +19,15 @@ from pathlib import Path
 
 STARTED, RUNNING, DONE, FAILED = b"SRDF"  # a rank's state; 0 until it has started
 
-# Formats are native ("@"): those copy a number as a whole. With "<" Python writes it byte by byte, and a reader in another process
-# may see half of it.
 CAPACITY = 16384  # records that a rank can be ahead of the caller's reading
 HEADER = struct.Struct("@B7xQQdQQQQ")  # state, begun, blocked, blocked_since, ended, read, threads, lost
 RECORD = struct.Struct(
-    "<QIIdddddII"
+    "@QIIdddddII"
 )  # number, call, site, begun, wait_from, wait_to, ended, early_end, peer, flags
 STRIDE = HEADER.size + CAPACITY * RECORD.size
-_BEGUN, _ENDED, _READ, _THREADS, _LOST = 8, 32, 40, 48, 56  # where the header's fields are
+BEGUN, BLOCKED, SINCE, ENDED, READ, THREADS, LOST = range(1, 8)  # the header's fields, as 8-byte words
+WORDS = STRIDE // 8
 _TIMES = struct.Struct("@ddd")
-_BLOCKED = struct.Struct("@Qd")
-_NUMBER = struct.Struct("@Q")
 FAILED_CALL, OWN_TIMEOUT = 1, 2  # flags of a record: it raised; it will give up by itself
 
 
@@ -46,7 +46,8 @@ class Ledger:
     def __init__(self, path: Path, names: Path, rank: int, world_size: int):
         with open(path, "r+b") as file:
             self.memory = mmap.mmap(file.fileno(), size(world_size))
-        self.at, self.world_size = rank * STRIDE, world_size
+        self.words = memoryview(self.memory).cast("Q")
+        self.at, self.header, self.world_size = rank * STRIDE, rank * WORDS, world_size
         self.names = os.open(names, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.numbers: dict = {}  # what has been written to the names file -> its number there
         self.lock, self.order = threading.Lock(), threading.Lock()
@@ -77,17 +78,18 @@ class Ledger:
         with self.lock:
             number = self.begun
             if number >= self.room:
-                (read,) = _NUMBER.unpack_from(self.memory, self.at + _READ)
-                self.room = read + CAPACITY
+                self.room = self.words[self.header + READ] + CAPACITY
                 if number >= self.room:
                     self.lost += 1
-                    _NUMBER.pack_into(self.memory, self.at + _LOST, self.lost)
+                    self.words[self.header + LOST] = self.lost
                     return -1
             at = self.at + HEADER.size + number % CAPACITY * RECORD.size
             RECORD.pack_into(self.memory, at, number + 1, call, site, now, 0.0, 0.0, 0.0, 0.0, 0, 0)
             self.begun = number + 1
-        with self.order:  # on processors that reorder writes, taking a lock keeps the record before its announcement
-            _NUMBER.pack_into(self.memory, self.at + _BEGUN, self.begun)
+        with (
+            self.order
+        ):  # on processors that reorder writes, taking a lock keeps the record before its announcement
+            self.words[self.header + BEGUN] = self.begun
         if blocks:
             self.block(number, now)
         return number
@@ -95,13 +97,14 @@ class Ledger:
     def block(self, number: int, now: float) -> None:
         """The calling thread stands still in operation `number`."""
         if threading.get_ident() == self.main_thread:
-            self.memory[self.at + _THREADS] = threading.active_count() > 1
-            _BLOCKED.pack_into(self.memory, self.at + 16, number + 1, now)
+            self.words[self.header + THREADS] = threading.active_count()
+            struct.pack_into("@d", self.memory, self.at + 8 * SINCE, now)
+            self.words[self.header + BLOCKED] = number + 1
 
     def resume(self) -> None:
         """The calling thread goes on."""
         if threading.get_ident() == self.main_thread:
-            _BLOCKED.pack_into(self.memory, self.at + 16, 0, 0.0)
+            self.words[self.header + BLOCKED] = 0
 
     def end(self, number: int, wait_from: float = 0.0, wait_to: float = 0.0, peer: int = -1) -> None:
         """Operation `number` is complete; the thread waited for it from wait_from to wait_to, if at all."""
@@ -113,7 +116,7 @@ class Ledger:
                 struct.pack_into("@d", self.memory, at + 40, time.monotonic())
             if peer >= 0:
                 struct.pack_into("@I", self.memory, at + 56, peer + 1)
-            _NUMBER.pack_into(self.memory, self.at + _ENDED, next(self.ended))
+            self.words[self.header + ENDED] = next(self.ended)
 
     def end_early(self, number: int, when: float) -> None:
         """Operation `number` was complete at `when`, before anybody waited for it."""
@@ -130,5 +133,4 @@ class Ledger:
     def _record(self, number: int) -> int | None:
         """Where a record is, unless it was lost or its place was given to a later one."""
         at = self.at + HEADER.size + number % CAPACITY * RECORD.size
-        kept = number >= 0 and _NUMBER.unpack_from(self.memory, at)[0] == number + 1
-        return at if kept else None
+        return at if number >= 0 and self.words[at // 8] == number + 1 else None

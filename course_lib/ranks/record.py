@@ -2,20 +2,34 @@
 
 import json
 import mmap
-import struct
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from course_lib.ranks.ledger import CAPACITY, DONE, FAILED_CALL, HEADER, OWN_TIMEOUT, RECORD, STRIDE, size
+from course_lib.ranks.ledger import (
+    BEGUN,
+    BLOCKED,
+    CAPACITY,
+    DONE,
+    ENDED,
+    FAILED_CALL,
+    HEADER,
+    LOST,
+    OWN_TIMEOUT,
+    READ,
+    RECORD,
+    SINCE,
+    STRIDE,
+    THREADS,
+    WORDS,
+    size,
+)
 from course_lib.ranks.worker import Spec
 
 MAX_EVENTS = (
     200_000  # kept of a run, over all ranks: a trace; what comes later is checked and counted, not kept
 )
-_READ = 40
-_NUMBER = struct.Struct("@Q")
 
 
 @dataclass(frozen=True)
@@ -65,7 +79,7 @@ class State:
     state: int
     begun: int
     blocked: int  # number of the operation that its thread stands still in, plus 1; 0: none
-    blocked_since: float
+    blocked_since: int  # the bits of the time, to be compared only
     ended: int
     lost: int  # operations that went unrecorded, since the caller did not keep up
     threads: bool  # there are others: what one thread waits for, another may bring about
@@ -109,6 +123,7 @@ class Record:
         self.spec = spec
         with open(spec.file("ledger"), "r+b") as file:
             self.memory = mmap.mmap(file.fileno(), size(spec.world_size))
+        self.words = memoryview(self.memory).cast("Q")
         self.ranks = [_Rank() for _ in range(spec.world_size)]
         self.order = threading.Lock()
         self.entries: list[Entry] = []
@@ -120,11 +135,19 @@ class Record:
 
     def states(self) -> tuple[State, ...]:
         """What every rank is doing now."""
-        return tuple(
-            State(state, begun, blocked, since, ended, lost, bool(threads))
-            for state, begun, blocked, since, ended, _, threads, lost in (
-                HEADER.unpack_from(self.memory, rank * STRIDE) for rank in range(len(self.ranks))
-            )
+        return tuple(self._state(rank) for rank in range(len(self.ranks)))
+
+    def _state(self, rank: int) -> State:
+        at = rank * WORDS
+        words = self.words[at : at + 8].tolist()
+        return State(
+            state=self.memory[rank * STRIDE],
+            begun=words[BEGUN],
+            blocked=words[BLOCKED],
+            blocked_since=words[SINCE],
+            ended=words[ENDED],
+            lost=words[LOST],
+            threads=words[THREADS] > 1,
         )
 
     def done(self) -> set[int]:
@@ -143,11 +166,12 @@ class Record:
 
     def close(self) -> None:
         """Give the memory back."""
+        self.words.release()
         self.memory.close()
 
     def _read(self, rank: int) -> list[Entry]:
-        here, at = self.ranks[rank], rank * STRIDE
-        (begun,) = _NUMBER.unpack_from(self.memory, at + 8)
+        here = self.ranks[rank]
+        begun = self.words[rank * WORDS + BEGUN]
         with self.order:  # see Ledger.begin: what was announced is read after its announcement
             pass
         for number in list(here.open):
@@ -170,7 +194,7 @@ class Record:
         oldest = max(min(here.open, default=begun), begun - CAPACITY // 2)
         for number in [number for number in here.open if number < oldest]:
             here.recent[number] = here.open.pop(number)
-        _NUMBER.pack_into(self.memory, at + _READ, oldest)
+        self.words[rank * WORDS + READ] = oldest
         return new
 
     def _fields(self, rank: int, number: int) -> tuple:
