@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 04 · One product, two splits
 #
-# In half an hour you will be able to
+# In about an hour you will be able to
 #
-# - cut a matrix product over several ranks in every way there is, and say what each rank may then leave out,
+# - cut a matrix product over several ranks in each of the three ways there are, and say what each rank may then leave out,
 # - say before you run it which results come out whole, which in pieces, and which as sums that are not finished,
 # - name the collective that each needs, count its bytes, and choose the cheaper cut.
 #
 # You need [chapter 00](00_start_here.ipynb), and from chapter 03 what all-reduce, all-gather and broadcast do. The lesson follows sections 8.2 to
-# 8.2.2 of [the source](../README.md#where-it-comes-from), and corrects them in two places.
+# 8.2.2 of [the source](../README.md#where-it-comes-from), and corrects them: where it says broadcast, where it needs no all-reduce, and about BERT. It has two splits; there is a third.
 #
 # Most of the work in training a large model is multiplying matrices. Whoever can split one product can split a model.
 #
@@ -44,11 +44,13 @@ product(x, w, world_size=1)
 # $$\text{out}_{ij} \;=\; \sum_k x_{ik}\, w_{kj}$$
 #
 # Three letters: $i$ counts samples (4), $k$ counts inputs (5), $j$ counts outputs (8). Each of the three matrices carries two of them, and lacks
-# the third. To cut the product is to cut a letter: to give each rank some of its numbers. **There are three letters, so there are three cuts.**
+# the third. To cut the product is to cut a letter: to give each rank some of its numbers. **There are three letters, so there are three cuts.** (Four ranks
+# could cut two letters at once; it is the same rule, twice.)
 #
 # ## Cut the samples: split by data
 #
-# Cut $i$. Of $x$ each rank gets two rows; $w$ has no $i$, so each gets all of it.
+# Cut $i$. Of $x$ each rank gets two rows; $w$ has no $i$, so each gets all of it. In code, and in the pictures, `Shard(0)` means: cut along dim 0, the rows,
+# a part for each rank. `product` takes how $x$ and how $w$ are cut; nothing, or `None`, means whole on every rank.
 
 # %% jupyter={"source_hidden": true}
 predict(
@@ -82,12 +84,12 @@ run = launch(by_data, 2)
 sharding(run, whole={"x": x, "w": w, "out": out})
 
 # %% [markdown]
-# That picture was not planned: it was read from what the two ranks returned, by looking for their values in the whole. The same in words, together
+# That picture is not drawn by hand: it was read from what the two ranks returned, by looking for their values in the whole. The same in words, together
 # with what was sent, will be all we need from here on:
 
 
 # %%
-def lies(parts, whole):
+def layout(parts, whole):
     """How the ranks' parts make up the whole, to the last digit."""
     if all(torch.equal(part, whole) for part in parts):
         return "whole on every rank"
@@ -101,7 +103,7 @@ def lies(parts, whole):
 def report(run, **wholes):
     """How each tensor lies on the ranks; what rank 0 called, and the bytes it handed in."""
     for name, whole in wholes.items():
-        print(f"  {name:<4} {lies([rank[name] for rank in run], whole)}")
+        print(f"  {name:<4} {layout([rank[name] for rank in run], whole)}")
     calls = run.trace.of(rank=0, kind="collective").events
     for call in calls:
         print(f"  {call.operation} of {call.shape}: {call.nbytes} bytes")
@@ -126,7 +128,8 @@ report(run, out=out)
 # \partial w_{kj} = \sum_i x_{ik}\, \partial\text{out}_{ij}
 # $$
 #
-# As matrices: $\partial x = \partial\text{out}\; w^\mathsf{T}$ and $\partial w = x^\mathsf{T}\, \partial\text{out}$. Let us take some whole numbers for
+# That is the chain rule: $x_{ik}$ takes part in $\text{out}_{ij}$ for every $j$, with the factor $w_{kj}$, so its gradient adds up over $j$; likewise that of $w_{kj}$ over
+# $i$. As matrices: $\partial x = \partial\text{out}\; w^\mathsf{T}$ and $\partial w = x^\mathsf{T}\, \partial\text{out}$. Let us take some whole numbers for
 # $\partial\text{out}$; from which loss they came does not matter here.
 
 # %%
@@ -179,7 +182,8 @@ def backward_by_data():
 report(launch(backward_by_data, 2), dx=dx, dw=dw)
 
 # %% [markdown]
-# One all-reduce of $5\cdot8$ numbers of 8 bytes: 320 bytes. There is no $x$ in that number: with a thousand times as many samples it would be the same.
+# One all-reduce of $5\cdot8$ numbers of 8 bytes: 320 bytes handed in by each rank (what then
+# travels comes further down). There is no $i$ in $k\cdot j$: with a thousand times as many samples it would be the same.
 #
 # (Lesson 05 will divide the sum by the number of ranks. There each rank starts from the *mean* loss over its own samples; here $\partial\text{out}$ is the
 # gradient of the one loss of all samples, and so the sum is already right.)
@@ -238,7 +242,7 @@ sharding(launch(broadcast_it, 2), whole=out, name="out after a broadcast")
 
 # %%
 def all_gather(part, dim, comm=dist):
-    """All ranks' parts, joined along `dim`: the same on every rank."""
+    """All ranks' parts, joined along `dim`. comm: a module with these calls; we need another one below."""
     parts = [torch.empty_like(part) for _ in range(dist.get_world_size())]
     comm.all_gather(parts, part)
     return torch.cat(parts, dim)
@@ -318,7 +322,7 @@ report(launch(by_inputs, 2), out=out, dx=dx, dw=dw)
 # > - A letter that is cut and **summed over** gives partial sums: all-reduce.
 # > - A letter that is cut and **stays** gives pieces: join them, by an all-gather, if anybody needs the whole.
 #
-# Of the three products, each sums over another letter. So, whichever letter you cut, exactly one of the three comes out as partial sums: the one
+# Of the three products, each sums over a different letter. So, whichever letter you cut, exactly one of the three comes out as partial sums: the one
 # whose result lacks that letter.
 #
 # | cut | sharded, with their gradients | lacks the letter | forward | backward | all-reduce of |
@@ -364,8 +368,8 @@ for way in (column_column, column_row):
 # columns as well as on all of $h$.) Megatron-LM splits a transformer's layers this way (Shoeybi et al. 2019, section 3), and chapter 07 will.
 #
 # What a rank *hands to* a collective is not yet what it *sends*. `course_lib.collectives` does the same with messages that can be counted
-# (chapter 03 builds them): a ring all-reduce of $V$ bytes sends $2\frac{n-1}{n}V$ from each rank, an all-gather of $V$ bytes in all
-# half as much.
+# (chapter 03 builds them): a ring all-reduce of $V$ bytes sends $2\frac{n-1}{n}V$ from each rank, and an all-gather whose result has
+# $V$ bytes half as much.
 
 # %% tags=["nbval-check-output"]
 from course_lib import collectives
@@ -384,7 +388,8 @@ for n in (2, 4):
 #
 # So far we wrote backward by hand. Autograd does it for us, if it knows what the backward of a collective is. The rule says it: *where a tensor goes in whole and
 # its gradient comes out partial*, forward does nothing and backward all-reduces. *Where a result comes out partial*, forward all-reduces and backward does
-# nothing. These two are called conjugate, and the library has them as `copy_to_group` and `reduce_from_group`
+# nothing. (Why? If $\text{out} = \text{out}_0 + \text{out}_1$, the sum hands its gradient unchanged to each summand: nothing to do. And a tensor that $n$ ranks use gets $n$ gradients, which add up, as for any
+# tensor that is used more than once: that sum is the all-reduce.) These two are called conjugate, and the library has them as `copy_to_group` and `reduce_from_group`
 # ([read them](../course_lib/collectives/autograd.py)). Each cut then takes one of them, in one place:
 
 # %%
@@ -415,7 +420,7 @@ for cut in "ijk":
     report(launch(with_autograd, 2, cut), out=out, dx=dx, dw=dw)
 
 # %% [markdown]
-# The first line of the three is data parallel training, the second and third are the two layers of tensor parallel training, with Shoeybi's operators $f$
+# In `FORWARD`, line `"i"` is data parallel training. Lines `"j"` and `"k"` are the two layers of tensor parallel training, with Shoeybi's operators $f$
 # (`copy_to_group`) and $g$ (`reduce_from_group`).
 #
 # ## PyTorch's own
@@ -432,10 +437,10 @@ def with_dtensor(x_dim, w_dim):
         placement = dt.Replicate() if dim is None else dt.Shard(dim)
         return dt.distribute_tensor(tensor, mesh, [placement]).requires_grad_()
 
-    mesh = dt.init_device_mesh("cpu", (dist.get_world_size(),))
+    mesh = dt.init_device_mesh("cpu", (dist.get_world_size(),))  # the ranks that share them
     x_d, w_d = place(x, x_dim), place(w, w_dim)
     out_d = x_d @ w_d
-    (out_d.full_tensor() * dout).sum().backward()
+    (out_d.full_tensor() * dout).sum().backward()  # a loss whose gradient is dout
     found = {"out": out_d.detach(), "dx": x_d.grad, "dw": w_d.grad}
     if dist.get_rank() == 0:
         print({name: str(tensor.placements[0]) for name, tensor in found.items()})
@@ -465,8 +470,9 @@ report(runs["k"], out=out, dx=dx, dw=dw)
 # a part of the truth, another part on each rank:
 
 # %% tags=["nbval-check-output"]
-FORWARD["j"] = lambda x, w: x @ w  # copy_to_group is gone
+right, FORWARD["j"] = FORWARD["j"], lambda x, w: x @ w  # copy_to_group is gone
 report(launch(with_autograd, 2, "j"), out=out, dx=dx, dw=dw)
+FORWARD["j"] = right
 
 # %% [markdown]
 # **The wrong dim.** `all_gather_single` is the quick variant: it writes into one tensor and joins along dim 0, always. `view` then gives any shape that has as many values,
@@ -487,8 +493,10 @@ print("shape:", tuple(got.shape))
 print("right values:", int((got == out).sum()), "of 32")
 
 # %% [markdown]
+# Eight are right because their halves of the first and the last row lie where they should; the others by luck.
+#
 # **A nonlinearity on partial sums.** relu may act on columns one by one; on sums that are not finished it may not. The first weight of a pair is cut by
-# columns for that reason, not by rows:
+# columns for that reason, not by rows: relu(3) + relu(−5) is 3, but relu(3 − 5) is 0.
 
 
 # %%
@@ -505,8 +513,9 @@ print("right values:", int((got == h).sum()), "of 32")
 
 
 # %% [markdown]
-# **Uneven parts.** Eight columns do not divide by three. Partial sums do not mind, as we saw, but `dist.all_gather` takes equal parts only. With unequal
-# ones it fails somewhere inside the backend. The library's all-gather for autograd asks for the sizes first:
+# **Uneven parts.** Eight columns do not divide by three. Partial sums do not mind, as we saw, but gloo, the backend on a CPU,
+# gathers equal parts only, and fails somewhere inside. (DTensor met this above, where $k$ was cut: rank 1 has two columns of $x$, and handed in three, one of them padding.)
+# `course_lib`'s all-gather for autograd asks for the sizes first:
 
 
 # %% tags=["raises-exception"]
@@ -523,7 +532,8 @@ launch(lambda: gather_from_group(x @ mine(w, 1), dim=1), 3)
 # Compare the tensors that are all-reduced: $w$ has $k\cdot j$ numbers, $x$ has $i\cdot k$. So splitting by data sends less if $j < i$: **if the layer has fewer outputs than the
 # batch has rows.** And if the next layer needs $\text{out}$ whole, splitting by model also gathers $i\cdot j$.
 #
-# A *row* is a sample in our example, a token in a transformer, and one position of one image in a convolution. Take a layer of BERT-large, from 1,024 values to
+# A *row* is a sample in our example, a token in a transformer, and one position of one image in a convolution. (In a 3 × 3 convolution nine neighbouring positions share each input
+# value: $w$ has $9\,c\,j$ numbers and $x$ only $i\,c$, so there the rule is $9j < i$.) Take a layer of BERT-large, from 1,024 values to
 # 4,096 (Devlin et al. 2018, section 3), on 8 ranks, with 2 bytes a number:
 
 
@@ -540,34 +550,50 @@ sent = [sends(1024 * 4096, r * 1024, r * 4096) for r in rows]
 axes = new_plot("rows in the batch", "MB sent by each rank", log=True)
 axes.plot(rows, sent, label=["by data", "by model", "by model, in a pair"])
 axes.set_xscale("log", base=2)
+axes.set_xticks(rows[::2], [f"{r:,}" for r in rows[::2]])
+axes.set_yticks([1, 10, 100], ["1", "10", "100"])
+axes.axvline(4096, color="gray", linestyle=":")
 axes.legend();
 # %% [markdown]
 # The lines of *by data* and *by model, in a pair* cross at 4,096 rows: where the batch has as many rows as the layer has outputs. ("In a pair" is column, then row, so that
 # nothing is gathered.) The source names ResNet-50 for data parallel and BERT for model parallel. Here are layers of both, and of two other models:
 
 # %% tags=["nbval-check-output"]
-LAYERS = {  # numbers in w, in x, in out
-    "ResNet-50, early, 32 images": (9 * 64 * 64, 32 * 56 * 56 * 64, 32 * 56 * 56 * 64),
-    "ResNet-50, late, 32 images": (9 * 512 * 512, 32 * 7 * 7 * 512, 32 * 7 * 7 * 512),
-    "VGG-16, dense, 32 images": (25088 * 4096, 32 * 25088, 32 * 4096),
-    "BERT-large, 4,096 tokens": (1024 * 4096, 4096 * 1024, 4096 * 4096),
-    "GPT-3, 2,048 tokens": (12288 * 49152, 2048 * 12288, 2048 * 49152),
+def dense(rows, inputs, outputs):
+    return inputs * outputs, rows * inputs, rows * outputs  # numbers in w, x, out
+
+
+def conv(images, side, channels):  # 3 x 3, as many channels out as in
+    x = images * side * side * channels
+    return 9 * channels * channels, x, x
+
+
+LAYERS = {
+    "ResNet-50, early, 32 images": conv(32, 56, 64),
+    "ResNet-50, late, 32 images": conv(32, 7, 512),
+    "ResNet-50, late, 256 images": conv(256, 7, 512),
+    "VGG-16, dense, 256 images": dense(256, 25088, 4096),
+    "BERT-large, 4,096 tokens": dense(4096, 1024, 4096),
+    "BERT-large, 131,072 tokens": dense(131072, 1024, 4096),
+    "GPT-3, 2,048 tokens": dense(2048, 12288, 49152),
+    "GPT-3, 3.2 million tokens": dense(3.2e6, 12288, 49152),
 }
-print("MB sent by each of 8 ranks         by data  by model  in a pair")
+print("MB sent by each of 8 ranks         by data   by model   in a pair")
 for name, sizes in LAYERS.items():
     data, model, pair = sends(*sizes)
-    print(f"{name:31s}{data:>10,.1f}{model:>10,.1f}{pair:>11,.1f}")
+    print(f"{name:31s}{data:>11,.2f}{model:>11,.1f}{pair:>12,.1f}")
 
 # %% [markdown]
-# The sizes are those of 3 × 3 convolutions of the second and the last stage (He et al. 2015, table 1), of VGG-16's first dense layer (Simonyan and
-# Zisserman 2014, table 1), and of the wide layer in a transformer block (Devlin et al. 2018, section 3; Brown et al. 2020, section 2.1).
+# The sizes are those of 3 × 3 convolutions of the second and the last stage (He et al. 2015, table 1), of VGG-16's first dense layer (7 · 7 · 512 inputs;
+# Simonyan and Zisserman 2014, table 1), and of the wide layer in a transformer block (Devlin et al. 2018, section 3; Brown et al. 2020, section 2.1). The large batches are those
+# of the papers: 256 images (He et al., section 3.4), 256 sequences of 512 tokens (Devlin et al., appendix A.2), 3.2 million tokens (Brown et al., table 2.1).
 #
-# 1. **Early in ResNet-50 the split by data sends a hundred times less**: few weights, many positions. That is the source's example, and it is right. Late in
-#    the same network it is the other way round, and for a dense layer such as VGG's by a factor of a hundred again. Krizhevsky (2014) therefore split convolutions by data and dense
-#    layers by model, within one network.
-# 2. **For BERT-large it is a draw** at 4,096 tokens, if the layers are split in pairs. Bytes are no reason to split BERT by model, and memory is none today: 340 million parameters at 16 bytes of
-#    training state (lesson 05 says which) are 5.4 GB.
-# 3. **For GPT-3 the split by model sends 8 to 24 times less**, and there is no choice: the model does not fit into one device.
+# 1. **Few weights and many positions: by data.** Early in ResNet-50 it sends about two hundred times less. That is the source's example, and it is right. A dense layer such as
+#    VGG's is the opposite, even with a large batch. Krizhevsky (2014) therefore split convolutions by data and dense layers by model, within one network.
+# 2. **The batch decides.** Bytes for $\partial w$ do not grow with it, bytes for $x$ do. One sequence of 2,048 tokens on 8 ranks is for the split by model; the large batches that these models
+#    are really trained with are for the split by data, late in ResNet, in BERT and in GPT-3 alike, by factors of 3 to 65.
+# 3. **Memory overrules it.** GPT-3 is split by model all the same, since it does not fit into one device. BERT is not: 340 million parameters at 16 bytes of training state (lesson 05
+#    says which) are 5.4 GB, so neither bytes nor memory are a reason to split BERT by model today.
 #
 # What the table leaves out is *when*. By data, one all-reduce at the end of a step is enough, and it may run while backward is still at work on other
 # layers. By model, the next product waits for each collective. So the ranks that share a product should have the fastest links: those inside one
@@ -593,7 +619,7 @@ for name, sizes in LAYERS.items():
 #
 # - Shoeybi et al. 2019, [*Megatron-LM*](https://arxiv.org/abs/1909.08053), section 3: column, then row, in both halves of a transformer layer. Look for $f$ and $g$ in figure 3:
 #   they are the two functions that you used.
-# - Xu et al. 2021, [*GSPMD*](https://arxiv.org/abs/2105.04663), section 3: the user says of a few tensors how they are cut, and the compiler derives it for all others. Look for
+# - Xu et al. 2021, [*GSPMD*](https://arxiv.org/abs/2105.04663), sections 3 and 4: the user says of a few tensors how they are cut, and the compiler derives it for all others. Look for
 #   what becomes of a cut dimension that a product sums over.
 # - Krizhevsky 2014, [*One weird trick for parallelizing convolutional neural networks*](https://arxiv.org/abs/1404.5997): which layers to split how, and why.
 #

@@ -81,7 +81,7 @@ def my_parts(x, w, cut, rank, n):
     ### END SOLUTION
 
 
-# %% id="support-4-1"
+# %% id="support-4-1" jupyter={"source_hidden": true}
 def parts_of(tensor, dim, n):
     """What n ranks hold of it: parts along dim, or all of it where dim is None."""
     return [tensor] * n if dim is None else list(tensor.tensor_split(n, dim))
@@ -97,7 +97,7 @@ def refused(answer, cut, n, length):
     return "no ValueError"
 
 
-# %% id="check-4-1"
+# %% id="check-4-1" jupyter={"source_hidden": true}
 with check("4.1") as c:
     size = 2 + seed() % 5
     for cut, x_dim, w_dim, cases in (
@@ -152,7 +152,7 @@ def by_data(x_i, w, dout_i):
     ### END SOLUTION
 
 
-# %% id="support-4-2"
+# %% id="support-4-2" jupyter={"source_hidden": true}
 def rank_by_data(answer, number, shapes):
     """On a rank: its rows only, then the answer."""
     rank, n = dist.get_rank(), dist.get_world_size()
@@ -173,7 +173,7 @@ def by_data_in_one_process(name, n, number, shapes):
     return [whole] * n if name == "dw" else list(whole.chunk(n))
 
 
-# %% id="check-4-2"
+# %% id="check-4-2" jupyter={"source_hidden": true}
 with check("4.2") as c:
     k, j = 3 + seed() % 3, 4
     shapes = (24, k), (k, j), (24, j)
@@ -234,7 +234,7 @@ def by_model(x, w_j, dout):
     ### END SOLUTION
 
 
-# %% id="support-4-3"
+# %% id="support-4-3" jupyter={"source_hidden": true}
 def rank_by_model(answer, number, shapes):
     """On a rank: all of x and dout, its columns of w only, then the answer."""
     rank, n = dist.get_rank(), dist.get_world_size()
@@ -250,7 +250,7 @@ def by_model_in_one_process(name, n, number, shapes):
     return list(whole.chunk(n, dim=1)) if name == "dw" else [whole] * n
 
 
-# %% id="check-4-3"
+# %% id="check-4-3" jupyter={"source_hidden": true}
 with check("4.3") as c:
     k, j = 12 + seed() % 5, 24
     shapes = (2, k), (k, j), (2, j)
@@ -300,7 +300,7 @@ def two_products(x, a_j, b_j):
     ### END SOLUTION
 
 
-# %% id="support-4-4"
+# %% id="support-4-4" jupyter={"source_hidden": true}
 def rank_two_products(answer, number, shapes):
     """On a rank: all of x, its columns of a and rows of b, then the answer."""
     rank, n = dist.get_rank(), dist.get_world_size()
@@ -308,7 +308,7 @@ def rank_two_products(answer, number, shapes):
     return answer(x, a.chunk(n, dim=1)[rank].clone(), b.chunk(n, dim=0)[rank].clone())
 
 
-# %% id="check-4-4"
+# %% id="check-4-4" jupyter={"source_hidden": true}
 with check("4.4") as c:
     k = 4 + seed() % 3
     shapes = (3, k), (k, 12), (12, 5)
