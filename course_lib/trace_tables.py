@@ -131,7 +131,7 @@ class Traffic:
         rows = [[str(rank), *(f"{n:,}" if n else "·" for n in row)] for rank, row in enumerate(self.nbytes)]
         widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
         lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths)) for row in [head, *rows]]
-        return "\n".join(["Traffic in bytes: " + " ".join(self.sentences()), *lines])
+        return "\n".join(["Traffic in bytes: " + "; ".join(self.sentences()), *lines])
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
         from course_lib.viz.traffic import traffic  # a number needs no picture before it is shown

@@ -1,7 +1,24 @@
 """Pictures that draw themselves in a notebook: pure functions of a value to SVG, and widgets around them."""
 
 from course_lib.layout import Partial, Replicate, Shard
+from course_lib.viz.collective import Collective, animate
 from course_lib.viz.prediction import Prediction, predict
+from course_lib.viz.timeline import Timeline, timeline
+from course_lib.viz.traffic import TrafficMatrix, traffic
 from course_lib.viz.widgets import Sharding, sharding
 
-__all__ = ["Partial", "Prediction", "Replicate", "Shard", "Sharding", "predict", "sharding"]
+__all__ = [
+    "Collective",
+    "Partial",
+    "Prediction",
+    "Replicate",
+    "Shard",
+    "Sharding",
+    "Timeline",
+    "TrafficMatrix",
+    "animate",
+    "predict",
+    "sharding",
+    "timeline",
+    "traffic",
+]
