@@ -5,6 +5,7 @@
 .PHONY: help lab test build lint bench clean
 
 READY := .venv/.ready
+TWO_AT_A_TIME := --numprocesses=2 --dist=loadfile
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3.10 python3 python)
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
@@ -24,7 +25,7 @@ lab: $(READY)  ## open JupyterLab on the first lesson (ARGS go to JupyterLab: AR
 
 test: $(READY)  ## run all tests (ARGS go to pytest: ARGS="tests/test_launch.py -x")
 	@echo "test: running the tests"
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest $(or $(ARGS),$(TWO_AT_A_TIME))
 
 build: $(READY)  ## build the notebooks whose source changed (ARGS="05" or ARGS="--all")
 	@echo "build: notebooks from their sources"

@@ -11,11 +11,7 @@ HOW_TO = {
     "browser": "a Chromium or Chrome: install one, or name it in COURSE_CHROMIUM",
     "gpu": "an NVIDIA GPU and a CUDA build of torch",
 }
-not_run = pytest.StashKey[Counter]()
-
-
-def pytest_configure(config):
-    config.stash[not_run] = Counter()
+counts = Counter()  # of tests that were not run
 
 
 def pytest_runtest_setup(item):
@@ -23,7 +19,6 @@ def pytest_runtest_setup(item):
         if item.get_closest_marker(marker) and is_missing():
             if marker == "browser" and os.environ.get("COURSE_REQUIRE_BROWSER"):
                 pytest.fail(f"COURSE_REQUIRE_BROWSER is set, and this needs {HOW_TO[marker]}", pytrace=False)
-            item.config.stash[not_run][marker] += 1
             pytest.skip(f"needs {HOW_TO[marker]}")
 
 
@@ -37,12 +32,23 @@ def no_gpu():
     return not torch.cuda.is_available()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report):
+    """Count what was not run where the report is written, which is another process than the tests' when there are several."""
+    reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple | list) else ""
+    for marker, need in HOW_TO.items():
+        if reason.endswith(f"needs {need}"):
+            counts[marker] += 1
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session):
     """Around the terminal's own report, so that these are the very last lines."""
     result = yield
     terminal = session.config.pluginmanager.getplugin("terminalreporter")
-    for marker, count in session.config.stash[not_run].items():
+    if terminal is None:  # one of several processes that run tests: the one that reports has counted
+        return result
+    for marker, count in counts.items():
         tests = "1 test that needs" if count == 1 else f"{count} tests that need"
         terminal.write_line(f"NOT RUN: {tests} {HOW_TO[marker]}", red=True, bold=True)
     return result

@@ -14,7 +14,7 @@ from course_lib import RankDeadlock, RankError, RankMismatch, RankTimeout, launc
 from tests.ranks_helpers import sum_of_ranks
 
 SIZES = [2, 4, 8]
-WITHIN_S = 3.0  # generous: this machine may be busy; tests/benchmarks/bench_faults.py measures it
+WITHIN_S = 4.0  # generous: this machine may be busy; tests/benchmarks/bench_faults.py measures it
 
 
 @pytest.fixture(scope="module", autouse=True)
