@@ -39,7 +39,9 @@ class Link:
         return self
 
     def __str__(self) -> str:
-        return f"{self.bandwidth_gb_s:g} GB/s, {self.latency_s * 1e6:g} µs"
+        micros = self.latency_s * 1e6
+        latency = f"{micros / 1000:g} ms" if micros >= 1000 else f"{micros:g} µs"
+        return f"{self.bandwidth_gb_s:g} GB/s, {latency}"
 
 
 @dataclass(frozen=True)

@@ -169,5 +169,5 @@ def test_a_handle_is_not_done_before_its_time():
 
 def test_every_emulated_trace_says_so():
     trace = launch(dist.barrier, 2, link=SLOW).trace
-    assert trace.emulated == "emulated links: 0.1 GB/s, 20000 µs"
+    assert trace.emulated == "emulated links: 0.1 GB/s, 20 ms"
     assert launch(dist.barrier, 2).trace.emulated == ""

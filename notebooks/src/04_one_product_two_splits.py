@@ -7,7 +7,7 @@
 # - say before you run it which results come out whole, which in pieces, and which as sums that are not finished,
 # - name the collective that each needs, count its bytes, and choose the cheaper cut.
 #
-# You need [chapter 00](00_start_here.ipynb), and from chapter 03 what all-reduce, all-gather and broadcast do. The lesson follows sections 8.2 to
+# You need [chapter 00](00_start_here.ipynb), and from [chapter 03](03_collectives.ipynb) what all-reduce, all-gather and broadcast do. The lesson follows sections 8.2 to
 # 8.2.2 of [the source](../README.md#where-it-comes-from), and corrects them: where it says broadcast, where it needs no all-reduce, and about BERT. It has two splits; there is a third.
 #
 # Most of the work in training a large model is multiplying matrices. Whoever can split one product can split a model.
