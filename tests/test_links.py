@@ -106,7 +106,7 @@ def seconds_of(fn, world_size, link, repeats=3):
 def test_a_collective_lasts_as_long_as_its_formula(world_size):
     expected = collective_s("all_reduce", 4_000_000, tuple(range(world_size)), SLOW)
     measured = seconds_of(lambda: dist.all_reduce(torch.zeros(1_000_000)), world_size, SLOW)
-    assert expected <= measured < 1.3 * expected
+    assert 0.95 * expected <= measured < 1.5 * expected
 
 
 def test_computing_hides_the_time_of_a_message():
@@ -115,7 +115,7 @@ def test_computing_hides_the_time_of_a_message():
         time.sleep(0.2)  # the all-reduce lasts 0.08 s
         handle.wait()
 
-    assert 0.2 <= seconds_of(overlapped, 2, SLOW) < 0.26
+    assert 0.2 <= seconds_of(overlapped, 2, SLOW) < 0.27
 
 
 def test_one_port_sends_one_message_at_a_time():
@@ -136,7 +136,7 @@ def test_one_port_sends_one_message_at_a_time():
             dist.send(x, 0)
 
     for fn in (fan_out, fan_in):
-        assert 0.08 <= seconds_of(fn, 4, SLOW) < 0.12
+        assert 0.075 <= seconds_of(fn, 4, SLOW) < 0.2  # all at once it would be 0.04
 
 
 def test_the_link_across_nodes_is_felt_only_across():

@@ -23,6 +23,9 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 LIBRARY = sorted((ROOT / "course_lib").rglob("*.py"))
+STATIC = [
+    path for path in sorted((ROOT / "course_lib/viz/static").iterdir()) if path.suffix in {".js", ".css"}
+]
 PAGES = ("README.md", "CONTRIBUTING.md")
 
 
@@ -133,6 +136,13 @@ def test_a_file_is_short_and_says_what_it_holds(path):
     assert len(source.splitlines()) <= 300
     assert ast.get_docstring(tree), "the module has no docstring"
     assert not undocumented(tree)
+
+
+@pytest.mark.parametrize("path", STATIC, ids=lambda path: path.name)
+def test_a_script_is_short_and_says_what_it_holds_and_a_style_sheet_is_short(path):
+    source = path.read_text("utf-8")
+    assert len(source.splitlines()) <= 300
+    assert path.suffix == ".css" or source.startswith("// ")
 
 
 def test_nothing_tells_on_the_machine_it_was_written_on():

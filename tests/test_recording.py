@@ -231,7 +231,9 @@ def test_what_pytorch_itself_issues_is_recorded(fn, expected):
     run = launch(fn, 2)
     events = of_rank(run) + of_rank(run, 1)
     assert expected <= {event.operation for event in events}
-    assert all(event.complete and "test_recording.py" in event.line for event in events)
+    assert all("test_recording.py" in event.line for event in events)
+    # What C++ issues is noted as done by a callback, which may come after the rank has returned.
+    assert fn is with_ddp or all(event.complete for event in events)
     if fn is with_ddp:
         gradients = [e for e in events if e.operation == "all_reduce" and ".backward()" in e.source]
         assert [e.nbytes for e in gradients] == [440, 440]

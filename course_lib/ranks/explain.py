@@ -39,7 +39,7 @@ def describe_mismatch(mismatch: Mismatch, ends: list[RankEnd], waiting: Waiting)
     both = operation_of(one)
     if mismatch.kind == "order":
         summary = f"{a} and {b} make the same two calls of {both} in opposite order"
-        hint = f"{_IN_ORDER}; the sums that came out mix two different tensors."
+        hint = f"{_IN_ORDER}; here two different tensors were added up, in this call and in the one before."
     elif mismatch.number is None:
         summary = f"{a} sends {tensors_of(one)} and {b} receives {tensors_of(other)}"
         if one.call["operation"] == "recv":

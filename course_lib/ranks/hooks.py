@@ -58,22 +58,33 @@ class Hooks:
         c10d._new_process_group_helper = lambda *args, **kwargs: self._new_group(helper, *args, **kwargs)
 
     def _hooked(self, method: Callable, parts_of: Callable) -> Callable:
+        ledger, wait, from_any = self.ledger, self.wait, parts_of is receive_from_any
+
         def hooked(group, *args, **kwargs):
             opts = args[-1] if args else kwargs.get("opts")
-            asynchronous = getattr(opts, "asyncOp", False)
-            number = self.begin(group, parts_of(*args, **kwargs), asynchronous, 2)
+            asynchronous = getattr(opts, "asyncOp", None)  # messages and some overloads do not say
+            number = self.begin(group, parts_of(*args, **kwargs), asynchronous is True, 2)
             if self.inside is not None:
                 self.inside.python = True
             try:
                 work = method(group, *args, **kwargs)
+                if asynchronous is False:
+                    issued = time.monotonic()
+                    if work is not None:
+                        wait(work)  # torch.distributed's function would do so next
+                    if self.network:
+                        self.network.wait(number)
             except BaseException:
-                self.ledger.flag(number, FAILED_CALL)
+                ledger.flag(number, FAILED_CALL)
                 raise
             finally:
-                self.ledger.resume()
+                ledger.resume()
                 if self.inside is not None:
                     self.inside.python = False
-            return self.follow(work, number, asynchronous, parts_of is receive_from_any)
+            if asynchronous is False:
+                ledger.end(number, issued, time.monotonic())
+                return work
+            return self.follow(work, number, asynchronous is True, from_any)
 
         return hooked
 

@@ -180,7 +180,7 @@ def table(ends: list[RankEnd], waiting: Waiting) -> list[str]:
             what = f"waits in {operation_of(entry)}{for_whom(needs)}"
             user = list(entry.site.stack) or user
         elif end.how == "stopped":
-            what = f"was in {inside}" if inside else "was running" if user else "had not begun"
+            what = f"was in {inside}" if inside else "was running" if user else "was stopped"
         else:
             what = f"was {end.how}" if end.how == "killed" else "left"
         place = f"{where(user[-1])}:  {source(user[-1])}" if user else ""

@@ -7,7 +7,7 @@ import traitlets
 
 from course_lib.viz.collective_picture import caption, draw, sentence
 from course_lib.viz.moves import ALGORITHMS, chosen, final, initial, moves, num_chunks
-from course_lib.viz.picture import image, style_sheet
+from course_lib.viz.picture import image, joined
 from course_lib.viz.shards import STATIC
 
 MAX_WORLD_SIZE = 8
@@ -34,9 +34,7 @@ class Collective(anywidget.AnyWidget):
     """The animation with its controls; `svg()` is a picture of all its steps."""
 
     _esm = STATIC / "collective.js"
-    _css = style_sheet(
-        "picture.css", "collective.css", "widget.css", "trace_widget.css", "collective_widget.css"
-    )
+    _css = joined("picture.css", "collective.css", "widget.css", "trace_widget.css", "collective_widget.css")
     operation = traitlets.Unicode().tag(sync=True)
     algorithm = traitlets.Unicode().tag(sync=True)
     world_size = traitlets.Int().tag(sync=True)

@@ -12,15 +12,15 @@ WIDTH, MARGIN = 800, 20
 
 
 @cache
-def style_sheet(*names: str) -> str:
-    """CSS files of the folder `static`, one after the other, as one text."""
+def joined(*names: str) -> str:
+    """Files of the folder `static`, one after the other, as one text: a style sheet, or one JavaScript module."""
     return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in names)
 
 
 @cache
 def standalone_style(*names: str) -> str:
     """The rules of CSS files with their light colours written in: a viewer that knows no CSS variables shows them too."""
-    css = re.sub(r"/\*.*?\*/", "", style_sheet(*names), flags=re.DOTALL)
+    css = re.sub(r"/\*.*?\*/", "", joined(*names), flags=re.DOTALL)
     light = dict(re.findall(r"(--[\w-]+):\s*([^;]+);", css))
     rules = re.sub(r"\.shards \{\s*--[^}]*\}", "", css)
     rules = re.sub(r"var\((--[\w-]+)\)", lambda match: light[match[1]], rules)

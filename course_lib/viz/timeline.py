@@ -8,8 +8,7 @@ import anywidget
 import traitlets
 
 from course_lib.trace import Event, Trace
-from course_lib.viz.picture import image, style_sheet
-from course_lib.viz.shards import STATIC
+from course_lib.viz.picture import image, joined
 from course_lib.viz.timeline_layout import geometry_of, span_colors, span_rows
 from course_lib.viz.timeline_picture import draw, notes_of, title_of
 
@@ -30,8 +29,8 @@ def timeline(trace: Trace) -> "Timeline":
 class Timeline(anywidget.AnyWidget):
     """The timeline with its controls. `svg()` is the picture of the whole trace, however many events it has."""
 
-    _esm = STATIC / "timeline.js"
-    _css = style_sheet("picture.css", "trace.css", "widget.css", "trace_widget.css")
+    _esm = joined("timeline_lanes.js", "timeline_view.js", "timeline_draw.js", "timeline.js")
+    _css = joined("picture.css", "trace.css", "widget.css", "trace_widget.css")
     data = traitlets.Dict().tag(sync=True)
 
     def __init__(self, trace: Trace) -> None:
@@ -97,7 +96,7 @@ def _ticks(seconds: float, begin: float, tick_s: float) -> int:
 
 
 def _call(event: Event, colors: dict[str, int]) -> tuple:
-    """What events share; the page names the fields (FIELDS in timeline.js)."""
+    """What events share; the page names the fields (FIELDS in timeline_lanes.js)."""
     peers = " ".join(map(str, event.peers))
     arrow = "→" if event.is_send else "←"
     is_message = event.kind == "message"

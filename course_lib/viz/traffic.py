@@ -8,7 +8,7 @@ import traitlets
 from course_lib.trace import Trace
 from course_lib.trace_tables import Traffic
 from course_lib.viz.ownership import bytes_text
-from course_lib.viz.picture import MARGIN, WIDTH, image, standalone_style, style_sheet
+from course_lib.viz.picture import MARGIN, WIDTH, image, joined, standalone_style
 from course_lib.viz.shards import STATIC
 from course_lib.viz.svg import document, element, number, rect, text
 
@@ -34,7 +34,7 @@ class TrafficMatrix(anywidget.AnyWidget):
     """The matrix of traffic; `svg()` is its picture."""
 
     _esm = STATIC / "traffic.js"
-    _css = style_sheet("picture.css", "traffic.css", "widget.css", "trace_widget.css")
+    _css = joined("picture.css", "traffic.css", "widget.css", "trace_widget.css")
     picture = traitlets.Unicode().tag(sync=True)
     data = traitlets.Dict().tag(sync=True)
 

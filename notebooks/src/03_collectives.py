@@ -10,7 +10,7 @@
 # You need [chapter 00](00_start_here.ipynb): ranks, `launch`, `send` and `recv`. The lesson follows the introduction to section 8.2 of
 # [the source](../README.md#where-it-comes-from): to stack up machines is not enough, *compute and communication must be coordinated*.
 #
-# **The question:** four ranks each have a gradient of $S$ bytes, and all four need the sum. *How few bytes must each rank send?*
+# **The question:** four ranks each have a gradient of $S$ bytes, and all four need the sum. *How few bytes must the busiest rank send?*
 
 # %%
 import os
@@ -85,7 +85,7 @@ animate("broadcast", algorithm="flat", world_size=8)
 
 # %% [markdown]
 # Press *play*: seven messages for eight ranks. Fewer is impossible, since seven ranks need one each. But all seven leave through one link, rank 0's, and so
-# one after the other, while the ranks that are served already have nothing to do. They could help:
+# one after the other. (The picture counts as one step what need not wait for another *rank*.) The ranks that are served already have nothing to do. They could help:
 
 
 # %%
@@ -106,8 +106,8 @@ animate("broadcast", algorithm="tree", world_size=8)
 # Still seven messages, but in three steps: after each, twice as many ranks have the data. This is a *binomial tree*.
 #
 # On your own machine a message takes a fraction of a millisecond, and the difference would drown in noise. So we **emulate a slow
-# network**: with `link=`, a message arrives when it would arrive there. A rank can put one message at a time on its link, here at 10 MB/s; the
-# message arrives 5 ms after its last byte has left. The messages themselves are real.
+# network**: with `link=`, a message arrives when it would arrive there. Each rank has one link to the
+# network. It carries one message at a time in each direction, here at 10 MB/s; the message arrives 5 ms after its last byte has left. The messages themselves are real.
 
 # %%
 slow = Link(latency_s=0.005, bandwidth_gb_s=0.01)
@@ -119,7 +119,7 @@ def timed(collective, sizes, rounds=2):
     seconds = np.zeros((len(sizes), rounds))
     for which in np.ndindex(seconds.shape):
         x = torch.zeros(sizes[which[0]] // 4)
-        dist.barrier()
+        dist.barrier()  # all wait here for each other
         start = time.perf_counter()
         collective(x)
         seconds[which] = time.perf_counter() - start
@@ -152,7 +152,7 @@ for broadcast in (flat_broadcast, tree_broadcast):
 #
 # An operation in which all ranks of a group take part is called a *collective*. There are eight that you will meet again and again. Below, each entry lists what
 # ranks 0 · 1 · 2 · 3 hold. The tensors are $a, b, c, d$, and $a_2$ is the part of $a$ that is meant for rank 2; $\Sigma$ is the sum $a+b+c+d$, and
-# $\Sigma_2$ its part for rank 2. "–" is nothing.
+# $\Sigma_2$ its part for rank 2. "–" is nothing. The last column says where the course uses it; you need not know its words yet.
 #
 # | operation | before | after | in training |
 # |---|---|---|---|
@@ -255,7 +255,7 @@ def pass_on(outgoing, incoming):
 
 # %% [markdown]
 # *Two: reduce-scatter.* Chunk $r$ starts at rank $r+1$ and goes once around the ring. Each rank adds its own numbers and passes it on. The
-# last to add is rank $r$ itself, and there the chunk is complete. All chunks travel at once, one step apart:
+# last to add is rank $r$ itself, and there the chunk is complete. All chunks travel at once, each one rank behind the next:
 
 
 # %%
@@ -270,7 +270,13 @@ def ring_reduce_scatter(chunks):
 
 
 # %% [markdown]
-# To see it work, let every rank start with ones. Then each number *is* the count of contributions in it:
+# In step 0 rank 2 sends chunk 1 and receives chunk 0 from rank 1, to which it adds its own. In step 1 it sends that chunk 0 on: always what it has just added to. Step through it:
+
+# %%
+animate("reduce_scatter", world_size=3)
+
+# %% [markdown]
+# To see it in numbers, let every rank start with ones. Then each number *is* the count of contributions in it:
 
 
 # %% tags=["nbval-check-output"]
@@ -353,7 +359,8 @@ for n in (2, 3, 5, 8):
 # Each rank has its own summand of it.
 #
 # - Look at the first moment at which *some* rank knows the sum. By then the summands of the other $n-1$ ranks have left them, on their own or within a
-#   partial sum. So at least $n-1$ messages that carry this number have *arrived* somewhere.
+#   partial sum. So at least $n-1$ messages that carry this number have *arrived* somewhere. (Let
+#   messages arrive one at a time; two that arrive at the same instant may be taken in either order.)
 # - At that moment the $n-1$ other ranks still lack something. To each of them at least one more message must arrive: $n-1$ further ones.
 #
 # That makes $2(n-1)$ transfers for each number of the gradient, $2(n-1)\,S$ bytes in all. $n$ ranks share the sending, so the busiest of them
@@ -379,7 +386,10 @@ def ping_pong(sizes, rounds=20):
         x = torch.zeros(sizes[which[1]], dtype=torch.uint8)
         start = time.perf_counter()
         for sender in (0, 1):
-            (dist.send if rank == sender else dist.recv)(x, 1 - rank)
+            if rank == sender:
+                dist.send(x, 1 - rank)
+            else:
+                dist.recv(x, 1 - rank)
         times[which] = (time.perf_counter() - start) / 2
     return times.min(axis=0)
 
@@ -403,11 +413,12 @@ axes.minorticks_off()
 axes.plot(sizes, seconds, linestyle="none", markevery=1, label="measured, fastest of 20")
 line = np.geomspace(sizes[0], sizes[-1], 30)
 axes.plot(line, alpha + beta * line, marker="", label="alpha + beta S")
+axes.axvline(alpha / beta, color="gray", linestyle=":")
 axes.legend();
 
 # %% [markdown]
 # Two regimes. On the left the line is flat: a message of 256 bytes costs as much as one of a few thousand, all latency. On the right ten times the bytes
-# cost ten times the time, all bandwidth. The border lies where the two are equal, at $S = \alpha/\beta$. The points do not lie
+# cost ten times the time, all bandwidth. The border lies where the two are equal, at $S = \alpha/\beta$, the dotted line. The points do not lie
 # exactly on the line: a model with two numbers knows nothing of caches and buffers.
 #
 # ### Predict an all-reduce that was never timed
@@ -429,8 +440,9 @@ for n in (2, 4):
     print(f"{n} ranks, ms: predicted {1e3 * predicted:.1f}, measured {1e3 * measured:.1f}")
 
 # %% [markdown]
-# On few cores the prediction is several times too low, and the more so with four ranks. That is worth understanding. In ping-pong one rank sends while the other
-# waits; in the ring *all* of them send, receive and add at once. The formula takes for granted that each rank has a core and a link of its own, while
+# The prediction is too low: with two ranks on two cores by a factor of two or three, with four ranks by up to ten. That is worth understanding. In ping-pong one rank sends
+# while the other waits; in the ring *all* of them send, receive and add at once. The formula counts neither the adding nor the waiting for a core: it takes for granted that each rank has
+# a core and a link of its own, while
 # yours share the cores and the memory of one machine. On a network where that assumption holds, so does the formula:
 
 # %%
@@ -511,8 +523,12 @@ for n in (4, 8, 64, 1024):
     print(f"n={n}: the ring wins above {factor:.1f} times alpha / beta")
 
 # %% [markdown]
-# On many ranks that is a long way up, and between the two there is room for a third: halve the bytes as the ring does, and double the distance as doubling
-# does (Rabenseifner's algorithm; Thakur, Rabenseifner and Gropp 2005, section 4). Libraries choose by size and
+# In our run $\alpha/\beta = 0.005\,\text{s}\cdot 10\,\text{MB/s} = 50$ kB, so that $S^* = 8.8\cdot 50 = 440$ kB: where the lines cross above. (On 2 ranks the denominator is 0: doubling always
+# wins.) What lies above a line is your own machine's time.
+#
+# A third algorithm takes the best of both: a reduce-scatter by swapping *halves*, then quarters, and so on, and an all-gather the same way back. That is
+# $2\log_2 n$ steps and only $2\frac{n-1}{n}S$ bytes (Rabenseifner's algorithm; Thakur, Rabenseifner and Gropp 2005, section 4). By our formula it is never slower than the ring. But its
+# partners are far apart, and on a real network their messages share links, which our model does not know. Libraries choose by size and
 # by number of ranks. It is also why frameworks pack many small gradients into one large bucket: then $\alpha$ is paid once.
 #
 # ## What benchmarks call bandwidth
@@ -525,7 +541,7 @@ for n in (4, 8, 64, 1024):
 # $$
 #
 # *algbw* is what your program gets. *busbw* is what each rank's link carries, the bytes that it must send over the time that it took, and so can be compared
-# with what the link can do. (The factor is $\frac{n-1}{n}$ for all-gather, reduce-scatter and all-to-all, and 1 for broadcast and reduce.)
+# with what the link can do. (With $S$ the whole tensor, the factor is $\frac{n-1}{n}$ for all-gather, reduce-scatter and all-to-all, and 1 for broadcast and reduce.)
 
 # %%
 print("ranks     time     algbw     busbw      link   (emulated)")
@@ -542,7 +558,7 @@ for n in (2, 4, 8):
 # ## Break it on purpose
 #
 # A collective is a promise of all ranks: the same call, in the same order, with tensors of the same size. Here are the three ways to break it. Each
-# happens in real training code, and on a cluster each may look alike: everything stands still. `launch` compares what the ranks call, and says it.
+# happens in real training code. On a cluster you then see that everything stands still, or, worse, nothing at all. `launch` compares what the ranks call, and says it.
 #
 # *Sizes that differ:* the last rank got fewer samples, and hands in one number for each. Two ranks are late here, but the two that have come are
 # enough to tell.
@@ -641,15 +657,15 @@ for name, t in zip(CALLS, seconds_of(launch(all_three, 4))):
 # ## In five lines
 #
 # - Every collective is made of messages. What it costs: how many, how large, and how many must wait for one another.
-# - All-reduce = reduce-scatter + all-gather. In a ring each rank sends $2\frac{n-1}{n}S$ bytes in $2(n-1)$ messages, and no algorithm gets by with fewer bytes.
-# - $t = \alpha + \beta S$: small messages cost latency, large ones bandwidth. Doubling for the small, the ring for the large.
+# - All-reduce = reduce-scatter + all-gather. In a ring each rank sends $2\frac{n-1}{n}S$ bytes in $2(n-1)$ messages, and no algorithm lets its busiest rank send fewer bytes.
+# - $t = \alpha + \beta S$: small messages cost latency, large ones bandwidth. Of our two, doubling for the small, the ring for the large.
 # - algbw is what the program gets; busbw is what a link carries, and can be compared with the hardware.
 # - A collective is a promise of all ranks: same call, same order, same size.
 #
 # | symbol | meaning |
 # |---|---|
 # | $n$, $r$ | world size, rank |
-# | $S$ | bytes of the tensor that a rank hands in (the letter of `nccl-tests`) |
+# | $S$ | bytes of the whole tensor: what a rank hands in, for all-gather what it gets (the letter of `nccl-tests`) |
 # | $\alpha$ | latency, seconds a message |
 # | $\beta$ | seconds a byte; $1/\beta$ is the bandwidth |
 # | $t$ | seconds of a message or of a collective |

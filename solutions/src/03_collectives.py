@@ -21,7 +21,7 @@ from course_lib.grading import check, seed
 # What the checks use. Every rank draws numbers of its own, which no other rank has; and three functions count what a run has sent.
 
 
-# %% id="support-counts"
+# %% id="support-counts" jupyter={"source_hidden": true}
 def numbers(secret, length):
     """Numbers that only this rank has, float64."""
     return numbers_of(dist.get_rank(), secret, length)
@@ -81,7 +81,7 @@ def ring_all_gather(mine):
     ### END SOLUTION
 
 
-# %% id="support-3-1"
+# %% id="support-3-1" jupyter={"source_hidden": true}
 def gather_mine(answer, secret, length):
     """On a rank: the answer for its numbers, and those numbers afterwards."""
     mine = numbers(secret, length)
@@ -157,6 +157,7 @@ def ring_all_reduce(x):
     ### BEGIN SOLUTION 3.2: reduce-scatter, then all-gather
     ### HINT a chunk from tensor_split is a view: what you write into it is written into x
     ### HINT first n - 1 steps in which you add what arrives, then n - 1 in which you keep it
+    ### HINT if n does not divide the length, chunks differ: receive into a buffer of the size of the chunk that arrives
     rank, n = dist.get_rank(), dist.get_world_size()
     chunks = x.tensor_split(n)
     for step in range(2 * (n - 1)):
@@ -173,7 +174,7 @@ def ring_all_reduce(x):
     ### END SOLUTION
 
 
-# %% id="support-3-2"
+# %% id="support-3-2" jupyter={"source_hidden": true}
 def reduce_mine(answer, secret, length):
     """On a rank: its numbers after the answer has run on them."""
     x = numbers(secret, length)
@@ -272,7 +273,7 @@ def edges(x, k):
     ### END SOLUTION
 
 
-# %% id="support-3-3"
+# %% id="support-3-3" jupyter={"source_hidden": true}
 def edges_of_mine(answer, secret, length, k):
     """On a rank: what the answer returns for its slice."""
     return list(answer(numbers(secret, length), k))
