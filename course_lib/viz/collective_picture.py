@@ -131,7 +131,7 @@ def draw(operation: str, algorithm: str | None = None, world_size: int = 4) -> s
 
 def legend(operation: str) -> str:
     """What the letters, the fillings and the frames mean."""
-    sums = "; Σ: of all, and the fuller the cell the more" if operation in SUMS else ""
+    sums = "; Σ: of all, the fill: how many ranks are in it" if operation in SUMS else ""
     return f"a: from rank 0, b: from rank 1, …{sums}; thick frame: promised by {operation}"
 
 

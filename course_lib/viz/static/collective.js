@@ -169,7 +169,7 @@ const marker = () => make("defs", {}, make("marker",
   make("path", { d: "M0 0L6 3L0 6z", class: "tip" })));
 
 const legend = (operation) =>
-  `a: from rank 0, b: from rank 1, …${SUMS.includes(operation) ? "; Σ: of all, and the fuller the cell the more" : ""}; thick frame: promised by ${operation}`;
+  `a: from rank 0, b: from rank 1, …${SUMS.includes(operation) ? "; Σ: of all, the fill: how many ranks are in it" : ""}; thick frame: promised by ${operation}`;
 
 function render({ model, el }) {
   const [data, operation] = [model.get("data"), model.get("operation")];

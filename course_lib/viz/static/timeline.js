@@ -6,7 +6,10 @@ const BUTTONS = [ // in groups: what a button shows, what it does, and the key t
   [["◀", "pan left (←)", "ArrowLeft"], ["▶", "pan right (→)", "ArrowRight"]],
   [["previous", "previous event (P)", "p"], ["next", "next event (N)", "n"]],
 ];
-const turnTo = (t, k, lane = t.selected?.lane ?? 0) => t.select(lane, t.lanes[lane].events.at(k));
+const turnTo = (t, k, lane = t.selected?.lane ?? 0) => {
+  const event = t.lanes[lane].events.at(k);
+  if (event !== undefined) t.select(lane, event);
+};
 const KEYS = {
   "+": (t) => t.zoom(0.6), "=": (t) => t.zoom(0.6), "-": (t) => t.zoom(1 / 0.6), 0: (t) => t.fit(),
   ArrowLeft: (t) => t.pan(-0.2), ArrowRight: (t) => t.pan(0.2),
