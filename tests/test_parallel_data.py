@@ -1,4 +1,4 @@
-"""DataParallel must train exactly as one process does: float64, several world sizes, a different seed on every rank."""
+"""Data parallel, naive and in buckets, must train exactly as one process does: float64, several world sizes, a different seed on every rank."""
 
 import pytest
 import torch
@@ -9,69 +9,23 @@ from torch.nn import functional as F
 from course_lib import RankError, launch
 from course_lib.data import digits
 from course_lib.models.resnet import ResNet
-from course_lib.parallel.data import DataParallel
-
-SIZES = [1, 2, 3, 4, 8]
-BATCH = 24
-OPTIMIZERS = {
-    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
-    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
-}
+from course_lib.parallel.data import BucketedDataParallel, DataParallel
+from tests.parallel_cases import MODELS, OPTIMIZERS, SIZES, Awkward, awkward_batch, furthest, train
 
 
-class Awkward(nn.Module):
-    """Tied, frozen, buffered, and used by some samples only or by none."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Linear(6, 5)
-        self.frozen = nn.Linear(5, 5).requires_grad_(False)
-        self.sometimes = nn.Parameter(torch.randn(5))
-        self.never = nn.Parameter(torch.randn(3))
-        self.last = nn.Linear(5, 6, bias=False)
-        self.last.weight = nn.Parameter(self.first.weight.T.detach().clone())
-        self.tied = self.last
-        self.register_buffer("shift", torch.randn(5))
-
-    def forward(self, x):
-        y = self.frozen(torch.tanh(self.first(x))) + self.shift
-        if (x[:, 0] > 10).any():  # true of the first sample alone: the other ranks never touch `sometimes`
-            y = y + (x[:, :1] > 10) * self.sometimes
-        return self.tied(F.gelu(self.last(y) @ self.last.weight))
+def one_message(module, group=None):
+    return BucketedDataParallel(module, group, overlap=False)
 
 
-def awkward_batch():
-    x = torch.randn(BATCH, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    x[0, 0] = 11.0
-    return x, x.roll(1, 0)
+def many_messages(module, group=None):
+    return BucketedDataParallel(module, group, bucket_cap_mb=0.01, first_bucket_mb=1e-4)
 
 
-def resnet_batch():
-    data = digits(torch.float64)
-    return data.train_x[:BATCH], data.train_y[:BATCH]
+WRAPS = {"naive": DataParallel, "one bucket": one_message, "many buckets": many_messages}
 
 
-MODELS = {"resnet": (ResNet, resnet_batch, F.cross_entropy), "awkward": (Awkward, awkward_batch, F.mse_loss)}
-
-
-def train(wrap, model_name, optimizer_name, steps=4):
-    """On a rank: train on this rank's slice, return the final state. `wrap` makes the model parallel."""
-    build, batch, loss_fn = MODELS[model_name]
-    rank, n = dist.get_rank(), dist.get_world_size()
-    torch.manual_seed(rank)  # every rank builds different weights; rank 0's must win
-    model = wrap(build().double())
-    optimizer = OPTIMIZERS[optimizer_name](model.parameters())
-    x, y = (t.chunk(n)[rank] for t in batch())
-    for _ in range(steps):
-        optimizer.zero_grad()
-        loss_fn(model(x), y).backward()
-        model.finish_gradient_sync()
-        optimizer.step()
-    return {name: tensor.detach() for name, tensor in model.module.state_dict().items()}
-
-
-def furthest(states, truth):
-    return max((state[name] - truth[name]).abs().max().item() for state in states for name in truth)
+def train_with_each(model_name, optimizer_name):
+    return {name: train(wrap, model_name, optimizer_name) for name, wrap in WRAPS.items()}
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -83,7 +37,9 @@ def test_equals_one_process(model, optimizer):
         "training must change the weights, or the comparison shows nothing"
     )
     for n in SIZES:
-        assert furthest(launch(train, n, DataParallel, model, optimizer), truth) <= 1e-10, f"{n} ranks"
+        run = launch(train_with_each, n, model, optimizer)
+        for name in WRAPS:
+            assert furthest([states[name] for states in run], truth) <= 1e-10, f"{name}, {n} ranks"
 
 
 class NoBroadcast(DataParallel):
