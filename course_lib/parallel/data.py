@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from course_lib.parallel.buckets import MB, fill_buckets
+from course_lib.parallel.start import start_as_one
 
 
 class DataParallel(nn.Module):
@@ -40,16 +40,10 @@ class DataParallel(nn.Module):
         self.module = module
         self.group = group
         self.world_size = dist.get_world_size(group)
-        if dist.get_rank(group) < 0:
-            raise ValueError(
-                f"rank {dist.get_rank()} is not in the group: only its members can build this module."
-            )
         self._trained = [p for p in module.parameters() if p.requires_grad]
         if not self._trained:
             raise ValueError("no parameter of this module requires a gradient: there is nothing to average.")
-        _require_same_model(module, group)
-        for tensor in chain(module.parameters(), module.buffers()):
-            dist.broadcast(tensor.detach(), group=group, group_src=0)
+        start_as_one(module, group)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)
@@ -210,26 +204,3 @@ class BucketedDataParallel(DataParallel):
                 bucket.flags[index] = 0
         bucket.work = dist.all_reduce(bucket.flat, group=self.group, async_op=True)
         self._num_sent += 1
-
-
-def _require_same_model(module: nn.Module, group: dist.ProcessGroup | None) -> None:
-    """Refuse models that differ between ranks: their collectives would mix up tensors, or wait for ever."""
-    named = chain(module.named_parameters(), module.named_buffers())
-    mine = {name: (tuple(t.shape), str(t.dtype).removeprefix("torch."), t.requires_grad) for name, t in named}
-    models: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(models, mine, group=group)
-    for rank, theirs in enumerate(models):
-        for name in chain(models[0], theirs):
-            here, there = models[0].get(name), theirs.get(name)
-            if here != there:
-                raise ValueError(
-                    f"rank {rank} has {_describe(name, there)} where rank 0 has {_describe(name, here)}: "
-                    "build the same model, with the same frozen parameters, on every rank."
-                )
-
-
-def _describe(name: str, entry: tuple[tuple[int, ...], str, bool] | None) -> str:
-    if entry is None:
-        return f"no {name}"
-    shape, dtype, trained = entry
-    return f"{name} of shape {shape}, {dtype}" + ("" if trained else ", not trained")

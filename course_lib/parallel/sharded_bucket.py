@@ -1,7 +1,8 @@
 """Parameters side by side in one flat tensor that is cut into a chunk a rank: what ZeRO-1 and ZeRO-2 send and update."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from itertools import zip_longest
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -71,7 +72,12 @@ class ShardedBucket:
         return self.shard[start : start + len(piece.values)]
 
     def take(self, p: nn.Parameter) -> None:
-        """Copy a parameter's gradient to its place in the message."""
+        """Copy a parameter's gradient to its place in the message. Raises RuntimeError if it cannot be this one's turn."""
+        if p.grad is None or p not in self.missing:
+            raise RuntimeError(
+                f"a parameter of shape {tuple(p.shape)} has two gradients in one backward, or another ShardedOptimizer "
+                "takes them: use one ShardedOptimizer a model, and checkpoint(..., use_reentrant=False)."
+            )
         if self._whole is None:
             self._whole = torch.empty_like(self._flat)
         self._place_of(p, self._whole).copy_(p.grad)
@@ -98,3 +104,22 @@ class ShardedBucket:
     def gather(self) -> dist.Work:
         """Start to collect all ranks' chunks into the parameters."""
         return dist.all_gather_single(self._flat, self._flat[self._mine], group=self.group, async_op=True)
+
+
+def require_same_parameters(param_groups: list[dict[str, Any]], group: dist.ProcessGroup | None) -> None:
+    """Refuse parameters that differ between ranks: their buckets would not fit together. An all-gather of a text each."""
+    mine = [
+        f"group {g}, shape {tuple(p.shape)}, {str(p.dtype).removeprefix('torch.')}"
+        + ("" if p.requires_grad else ", frozen")
+        for g, own in enumerate(param_groups)
+        for p in own["params"]
+    ]
+    everyone: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(everyone, mine, group=group)
+    for rank, theirs in enumerate(everyone):
+        for i, (here, there) in enumerate(zip_longest(everyone[0], theirs, fillvalue="nothing")):
+            if here != there:
+                raise ValueError(
+                    f"parameter {i} is {there} on rank {rank} and {here} on rank 0: give every rank's optimizer "
+                    "the same parameters in the same groups, with the same ones frozen."
+                )

@@ -1,7 +1,7 @@
 """ZeRO-1 and ZeRO-2: every rank has the whole model, but optimizer state, and gradients, for its own part only."""
 
 import weakref
-from itertools import chain, zip_longest
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from course_lib.parallel.buckets import MB, fill_buckets
 from course_lib.parallel.optimizer_state import cut_state, whole_state
-from course_lib.parallel.sharded_bucket import ShardedBucket
+from course_lib.parallel.sharded_bucket import ShardedBucket, require_same_parameters
 
 
 class ShardedOptimizer(Optimizer):
@@ -65,7 +65,7 @@ class ShardedOptimizer(Optimizer):
         self._shard_gradients = shard_gradients
         self._parameters = [p for own in self.param_groups for p in own["params"]]
         self._trained = [p for p in self._parameters if p.requires_grad]
-        _require_same_parameters(self.param_groups, group)
+        require_same_parameters(self.param_groups, group)
         if not self._trained:
             raise ValueError("no parameter requires a gradient: there is nothing to optimize.")
         for p in self._parameters:
@@ -199,7 +199,7 @@ class ShardedOptimizer(Optimizer):
         shards = self.gradient_shards()
         square = torch.zeros((), dtype=torch.float64, device=self._trained[0].device)
         for shard in shards:
-            square += torch.linalg.vector_norm(shard).double() ** 2
+            square += torch.linalg.vector_norm(shard, dtype=torch.float64) ** 2
         dist.all_reduce(square, group=self._group)
         norm = square.sqrt().to(self._trained[0].dtype)
         for shard in shards:
@@ -251,22 +251,3 @@ class ShardedOptimizer(Optimizer):
 
 def _hyperparameters(group: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in group.items() if name not in ("params", "param_names")}
-
-
-def _require_same_parameters(param_groups: list[dict[str, Any]], group: dist.ProcessGroup | None) -> None:
-    """Refuse parameters that differ between ranks: their collectives would mix up tensors, or wait for ever."""
-    mine = [
-        f"group {g}, shape {tuple(p.shape)}, {str(p.dtype).removeprefix('torch.')}"
-        + ("" if p.requires_grad else ", frozen")
-        for g, own in enumerate(param_groups)
-        for p in own["params"]
-    ]
-    everyone: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(everyone, mine, group=group)
-    for rank, theirs in enumerate(everyone):
-        for i, (here, there) in enumerate(zip_longest(everyone[0], theirs, fillvalue="nothing")):
-            if here != there:
-                raise ValueError(
-                    f"parameter {i} is {there} on rank {rank} and {here} on rank 0: give every rank's optimizer "
-                    "the same parameters in the same groups, with the same ones frozen."
-                )
