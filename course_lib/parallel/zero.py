@@ -75,8 +75,9 @@ class ShardedOptimizer(Optimizer):
         buckets_of_group = []
         for own in self.param_groups:  # reversed: backward makes the gradient of the last parameter first
             trained = [p for p in reversed(own["params"]) if p.requires_grad]
-            filled = fill_buckets(trained, bucket_cap_mb * MB)
-            buckets_of_group.append([ShardedBucket(parameters, group) for parameters in filled])
+            buckets_of_group.append(
+                [ShardedBucket(ps, group) for ps in fill_buckets(trained, bucket_cap_mb * MB)]
+            )
         pieces = [[piece for b in buckets for piece in b.pieces()] for buckets in buckets_of_group]
         self._inner = optimizer_cls(
             [
@@ -106,9 +107,7 @@ class ShardedOptimizer(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Part of building. Raises RuntimeError afterwards: the shards are laid out."""
         if self._inner is not None:
-            raise RuntimeError(
-                "the shards are laid out already: give all parameter groups when building the ShardedOptimizer."
-            )
+            raise RuntimeError("the shards are laid out already: give all groups to a new ShardedOptimizer.")
         super().add_param_group(param_group)
 
     @torch.no_grad()
@@ -139,7 +138,7 @@ class ShardedOptimizer(Optimizer):
         self._reduced = False
 
     def _send(self, bucket: ShardedBucket) -> None:
-        self._receive()  # one bucket at a time is under way, which bounds the memory for messages
+        self._receive()  # one bucket at a time under way bounds the memory for messages
         bucket.send()
         self._under_way = bucket
 
@@ -164,11 +163,10 @@ class ShardedOptimizer(Optimizer):
         used_somewhere = {p for p, flag in zip(self._trained, flags.tolist(), strict=True) if flag}
         if not self._shard_gradients:
             for bucket in self._buckets:
-                if used_somewhere.isdisjoint(bucket.parameters):
-                    continue
-                for p in self._used.intersection(bucket.parameters):
-                    bucket.take(p)
-                self._send(bucket)
+                if not used_somewhere.isdisjoint(bucket.parameters):
+                    for p in self._used.intersection(bucket.parameters):
+                        bucket.take(p)
+                    self._send(bucket)
             self._receive()
         for piece in self._pieces:
             used = piece.parameter in used_somewhere
@@ -198,7 +196,7 @@ class ShardedOptimizer(Optimizer):
         self._reduce_gradients()
         shards = self.gradient_shards()
         square = torch.zeros((), dtype=torch.float64, device=self._trained[0].device)
-        for shard in shards:
+        for shard in shards:  # in float64: chunks are added up in another order than parameters would be
             square += torch.linalg.vector_norm(shard, dtype=torch.float64) ** 2
         dist.all_reduce(square, group=self._group)
         norm = square.sqrt().to(self._trained[0].dtype)
@@ -243,9 +241,7 @@ class ShardedOptimizer(Optimizer):
         super().load_state_dict({**state_dict, "state": {}})
         state = cut_state(state_dict["state"], self._pieces, self._parameters)
         self._pass_on_hyperparameters()
-        self._inner.load_state_dict(
-            {"state": state, "param_groups": self._inner.state_dict()["param_groups"]}
-        )
+        self._inner.load_state_dict({**self._inner.state_dict(), "state": state})
         self.state = self._inner.state
 
 
