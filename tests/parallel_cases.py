@@ -17,8 +17,19 @@ OPTIMIZERS = {
 }
 
 
+class Times(nn.Module):
+    """x @ weight, with a weight that belongs to another module too."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x):
+        return x @ self.weight
+
+
 class Awkward(nn.Module):
-    """Tied, frozen, buffered, and used by some samples only or by none."""
+    """Tied, frozen, buffered, a scalar, and used by some samples only or by none."""
 
     def __init__(self):
         super().__init__()
@@ -28,14 +39,17 @@ class Awkward(nn.Module):
         self.never = nn.Parameter(torch.randn(3))
         self.last = nn.Linear(5, 6, bias=False)
         self.last.weight = nn.Parameter(self.first.weight.T.detach().clone())
-        self.tied = self.last
+        self.back = Times(self.last.weight)
+        self.scale = nn.Parameter(torch.tensor(1.5))
         self.register_buffer("shift", torch.randn(5))
 
     def forward(self, x):
         y = self.frozen(torch.tanh(self.first(x))) + self.shift
         if (x[:, 0] > 10).any():  # true of the first sample alone: the other ranks never touch `sometimes`
             y = y + (x[:, :1] > 10) * self.sometimes
-        return self.tied(F.gelu(self.last(y) @ self.last.weight))
+        return self.last(
+            F.gelu(self.back(self.last(y)) * self.scale)
+        )  # `last` twice, its weight a third time
 
 
 def awkward_batch():
@@ -84,6 +98,8 @@ def train(wrap, model_name, optimizer_name, steps=4):
         loss_fn(model(x), y).backward()
         model.finish_gradient_sync()
         optimizer.step()
+    if hasattr(model, "full_state_dict"):
+        return model.full_state_dict()
     return {name: tensor.detach() for name, tensor in model.module.state_dict().items()}
 
 
