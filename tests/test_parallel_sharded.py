@@ -36,7 +36,10 @@ WRAPS = {"prefetch": FullyShardedDataParallel, "each by itself": each_by_itself}
 
 
 def train_with_each(model, optimizer):
-    return {name: train(wrap, model, optimizer) for name, wrap in WRAPS.items()}
+    some = (
+        WRAPS if dist.get_world_size() == 3 else ["prefetch"]
+    )  # an odd size for the rarer way: one is enough
+    return {name: train(WRAPS[name], model, optimizer) for name in some}
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -45,7 +48,7 @@ def test_equals_one_process(model, optimizer):
     truth = launch(train, 1, DataParallel, model, optimizer)[0]
     for n in SIZES:
         run = launch(train_with_each, n, model, optimizer)
-        for name in WRAPS:
+        for name in run[0]:
             states = [states[name] for states in run]
             assert all(set(state) == set(truth) for state in states)
             assert furthest(states, truth) <= 1e-10, f"{name}, {n} ranks"

@@ -72,7 +72,17 @@ def imports(source, package):
 
 def forbidden(part, source, package):
     """The imports that a part of the library (`viz`, `layout`, ...) may not have."""
-    pure = {"layout", "links", "trace", "trace_tables", "trace_export", "schedules", "cost", "simulate", "viz"}
+    pure = {
+        "layout",
+        "links",
+        "trace",
+        "trace_tables",
+        "trace_export",
+        "schedules",
+        "cost",
+        "simulate",
+        "viz",
+    }
     banned = set() if part in {"grading", "authoring", "cli"} else {"grading", "authoring"}
     banned |= {"launch", "ranks", "parallel", "collectives"} if part in pure | {"models"} else set()
     banned |= {"viz"} if part in {"launch", "ranks", "collectives", "parallel", "models"} else set()

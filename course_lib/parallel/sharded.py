@@ -60,6 +60,10 @@ class FullyShardedDataParallel(nn.Module):
         self.compute_dtype = compute_dtype
         self.prefetch = prefetch
         self.units = make_units(module, group, bucket_cap_mb * MB)
+        self._shards = [shard for unit in self.units for shard in unit.shards]
+        self._kept = [message.home for unit in self.units for message in unit.messages] + list(
+            module.buffers()
+        )
         self._order: list[Unit] = []  # of this forward, and of the one before: what to prefetch
         self._order_before: list[Unit] = []
         self._coming: dict[Unit, Call] = {}  # prefetched for forward
@@ -102,8 +106,8 @@ class FullyShardedDataParallel(nn.Module):
 
         communication: one number is all-reduced. Call it on all ranks, after `finish_gradient_sync()`.
         """
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        total = next(self.parameters()).new_zeros(())
+        gradients = [shard.grad for shard in self._shards if shard.grad is not None]
+        total = self._shards[0].new_zeros(())
         for gradient in gradients:
             total += gradient.norm() ** 2
         dist.all_reduce(total, group=self.group)
@@ -144,12 +148,11 @@ class FullyShardedDataParallel(nn.Module):
 
     def held_parameters(self) -> list[torch.Tensor]:
         """What parameters take on this rank now: the shards, what is gathered, and what is on its way."""
-        homes = [message.home for unit in self.units for message in unit.messages]
-        return [*homes, *self.module.buffers(), *(t for call in self._alive for t in call.held())]
+        return self._kept + [t for call in self._alive for t in call.held()]
 
     def held_gradients(self) -> list[torch.Tensor]:
         """What gradients take on this rank now: the shards' own, and the messages that are being reduced."""
-        return [p.grad for p in self.parameters() if p.grad is not None] + [
+        return [shard.grad for shard in self._shards if shard.grad is not None] + [
             t for reduction in self._reductions for t in reduction.held()
         ]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from matplotlib import patheffects
 from matplotlib import pyplot as plt
 from matplotlib.patches import Patch
 
@@ -15,7 +14,7 @@ _BAR = 0.36  # of the pitch from label to label
 
 
 def memory_bars(uses: Mapping[str, tuple[MemoryUse, MemoryUse]], limit_bytes: int | None = None) -> plt.Axes:
-    """Two stacked bars for each label's (measured, predicted): what was measured is full, what was predicted faint.
+    """Two stacked bars for each label's (measured, predicted): what was measured is full, what was predicted an outline.
 
     A part tall enough has its number on it and every bar its total above it, all in the unit that suits the tallest
     (1 MB = 2**20 bytes). limit_bytes is a dashed line. Raises ValueError if there is nothing to draw.
@@ -26,8 +25,8 @@ def memory_bars(uses: Mapping[str, tuple[MemoryUse, MemoryUse]], limit_bytes: in
     unit_bytes, unit = next((u for u in _UNITS if tallest >= u[0]), _UNITS[-1])
     axes = new_plot("", f"{unit} on a rank")
     for place, (measured, predicted) in enumerate(uses.values()):
-        _bar(axes, place - 0.2, measured, unit_bytes, tallest, alpha=1)
-        _bar(axes, place + 0.2, predicted, unit_bytes, tallest, alpha=0.45)
+        _bar(axes, place - 0.2, measured, unit_bytes, tallest, filled=True)
+        _bar(axes, place + 0.2, predicted, unit_bytes, tallest, filled=False)
     axes.set_xticks(range(len(uses)), list(uses))
     axes.set_xlim(-0.6, len(uses) - 0.4)
     axes.set_ylim(0, max(tallest, 1) / unit_bytes * 1.12)
@@ -38,23 +37,22 @@ def memory_bars(uses: Mapping[str, tuple[MemoryUse, MemoryUse]], limit_bytes: in
             limit_bytes / unit_bytes, color=COLORS[5], linestyle="--", marker="", label="limit"
         )
         handles.append(line)
-    title = "left: measured\nright (faint): predicted"
+    title = "left: measured\nright (outline): predicted"
     axes.legend(
         handles=handles[::-1], title=title, loc="center left", bbox_to_anchor=(1, 0.5), alignment="left"
     )
     return axes
 
 
-def _bar(axes: plt.Axes, x: float, use: MemoryUse, unit_bytes: int, tallest: int, alpha: float) -> None:
+def _bar(axes: plt.Axes, x: float, use: MemoryUse, unit_bytes: int, tallest: int, filled: bool) -> None:
     bottom = 0.0
     for kind, color in zip(_KINDS, COLORS):
         size = getattr(use, kind)
         height = size / unit_bytes
-        axes.bar(x, height, _BAR, bottom, color=color, alpha=alpha, label=kind)
+        face = color if filled else "none"
+        axes.bar(x, height, _BAR, bottom, facecolor=face, edgecolor=color, linewidth=1.4, label=kind)
         if size > tallest / 20:  # room for a number
-            text = axes.text(
-                x, bottom + height / 2, f"{height:.3g}", ha="center", va="center", fontsize=9, color="white"
-            )
-            text.set_path_effects([patheffects.withStroke(linewidth=2, foreground="#333")])
+            ink = {"color": "white"} if filled else {}
+            axes.text(x, bottom + height / 2, f"{height:.3g}", ha="center", va="center", fontsize=9, **ink)
         bottom += height
     axes.text(x, bottom, f"{bottom:.3g}", ha="center", va="bottom", fontsize=9)

@@ -1,0 +1,155 @@
+"""A training step of our data parallel and fully sharded strategies against PyTorch's DDP and fully_shard (FSDP2).
+
+All in one launch, in turns of a few steps, with AdamW. Beside it what cannot be undercut: the same step without any
+communication, and the bytes of a step at the rate that one large collective of this run reaches.
+"""
+
+import statistics
+import time
+from functools import partial
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from course_lib import launch
+from course_lib.data import digits, text_batch
+from course_lib.models.gpt import GPT
+from course_lib.models.resnet import ResNet
+from course_lib.parallel.data import BucketedDataParallel
+from course_lib.parallel.sharded import FullyShardedDataParallel
+from course_lib.parallel.zero import ShardedOptimizer
+
+ROUNDS, STEPS, WARM_UP = 24, 2, 3
+RATE_BYTES = 2**24
+
+
+def resnet():
+    data = digits()
+    return ResNet((32, 96)), (data.train_x[:32], data.train_y[:32]), F.cross_entropy
+
+
+def gpt():
+    x, y = text_batch(dist.get_rank(), 4, 64)
+    return GPT(num_layers=8), (x, y), lambda logits, y: F.cross_entropy(logits.flatten(0, 1), y.flatten())
+
+
+def fsdp2(model):
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+WRAPS = {
+    "compute alone": lambda model: model,
+    "ours, bucketed": BucketedDataParallel,
+    "DDP": DistributedDataParallel,
+    "ours, ZeRO-2": lambda model: model,
+    "ours, sharded": FullyShardedDataParallel,
+    "fully_shard": fsdp2,
+}
+AGAINST = {
+    "ours, bucketed": "DDP",
+    "ours, ZeRO-2": "DDP",
+    "ours, sharded": "fully_shard",
+    "fully_shard": "DDP",
+}
+
+
+def stepper(name, build):
+    torch.manual_seed(0)
+    model, (x, y), loss_fn = build()
+    model = WRAPS[name](model)
+    adamw = partial(torch.optim.AdamW, lr=1e-4)
+    if "ZeRO" in name:
+        optimizer = ShardedOptimizer(model.parameters(), adamw, shard_gradients=True, bucket_cap_mb=1)
+    else:
+        optimizer = adamw(model.parameters())
+
+    def step():
+        optimizer.zero_grad()
+        loss_fn(model(x), y).backward()
+        if isinstance(model, (BucketedDataParallel, FullyShardedDataParallel)):
+            model.finish_gradient_sync()
+        optimizer.step()
+
+    return step
+
+
+def rate_of(call):
+    """Bytes a second that go through a large collective, of its payload."""
+    seconds = []
+    for _ in range(5):
+        dist.barrier()
+        begin = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - begin)
+    return RATE_BYTES / min(seconds)
+
+
+def measure(build):
+    """On a rank: the seconds of a step by strategy and round, the parameters' bytes, and the rates."""
+    steps = {name: stepper(name, build) for name in WRAPS}
+    seconds = {name: [] for name in WRAPS}
+    order = list(steps.items())
+    for _ in range(WARM_UP + ROUNDS):
+        order.append(order.pop(0))  # no strategy always comes after the same one
+        for name, step in order:
+            dist.barrier()
+            begin = time.perf_counter()
+            for _ in range(STEPS):
+                step()
+            seconds[name].append((time.perf_counter() - begin) / STEPS)
+    n = dist.get_world_size()
+    whole = torch.ones(RATE_BYTES // 4)
+    rates = {
+        "all-reduce": rate_of(lambda: dist.all_reduce(whole)),
+        "all-gather": rate_of(
+            lambda: dist.all_gather_single(torch.empty_like(whole), whole[: len(whole) // n])
+        ),
+    }
+    psi = sum(p.nbytes for p in build()[0].parameters())
+    return {name: values[WARM_UP:] for name, values in seconds.items()}, psi, rates
+
+
+def main():
+    """Print each strategy's step and its ratio to the yardstick's in the same round; the slowest rank counts."""
+    for build in (resnet, gpt):
+        for n in (2, 4):
+            run = launch(measure, n, build, timeout_s=300)
+            _, psi, rates = run[0]
+            slowest = {
+                name: [max(times) for times in zip(*(rank[0][name] for rank in run))] for name in WRAPS
+            }
+            alone = statistics.median(slowest["compute alone"])
+            reduce_s, gather_s = psi / rates["all-reduce"], psi / rates["all-gather"]
+            print(
+                f"{build.__name__}, {n} ranks: {psi / 1e6:.2f} MB of parameters. One collective of {RATE_BYTES >> 20} MB: "
+                f"all-reduce {rates['all-reduce'] / 1e9:.2f} GB/s, all-gather {rates['all-gather'] / 1e9:.2f} GB/s"
+            )
+            bounds = {
+                "compute alone": (0, 0.0),
+                "fully_shard": (3, 3 * gather_s),
+                "ours, sharded": (3, 3 * gather_s),
+                "ours, ZeRO-2": (2, 2 * gather_s),
+            }
+            for name, values in slowest.items():
+                factor, sending = bounds.get(name, (2, reduce_s))
+                sent = factor * (n - 1) / n * psi / 1e6
+                line = (
+                    f"  {name:15s}{1000 * statistics.median(values):8.1f} ms   sent by a rank {sent:6.2f} MB"
+                )
+                line += f"   bound {1000 * max(alone, sending):6.1f} to {1000 * (alone + sending):6.1f} ms"
+                if name in AGAINST:
+                    pairs = zip(values, slowest[AGAINST[name]], strict=True)
+                    low, middle, high = statistics.quantiles([ours / theirs for ours, theirs in pairs], n=4)
+                    line += f"   {middle:5.2f} x {AGAINST[name]} ({low:.2f} to {high:.2f})"
+                print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
