@@ -85,7 +85,7 @@ MODELS = {
 }
 
 
-def train(wrap, model_name, optimizer_name, steps=4):
+def train(wrap, model_name, optimizer_name, steps=3):
     """On a rank: train on this rank's slice, return the final state. `wrap` makes the model parallel."""
     build, batch, loss_fn = MODELS[model_name]
     rank, n = dist.get_rank(), dist.get_world_size()

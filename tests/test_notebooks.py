@@ -79,7 +79,7 @@ def test_exercise_holds_stubs_and_no_outputs(page):
     assert [source for source in code if "raise NotImplementedError" in source] == [
         task["stub"] for task in tasks
     ]
-    assert 3 <= len(tasks) <= 5
+    assert 3 <= len(tasks) <= 6
     assert "### " not in "".join(code)
     for cell in exercise.cells:
         assert cell.get("outputs", []) == []
