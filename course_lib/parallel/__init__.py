@@ -1,1 +1,17 @@
-"""Strategies, one file each: a plain module and a process group in, a parallel module out."""
+"""Strategies: a plain module and a process group in, a parallel module out.
+
+Data parallel: the whole model on every rank
+    data.py             DataParallel, one message a gradient; BucketedDataParallel, overlapped with backward
+    buckets.py          which parameters travel together
+    start.py            how copies of a model become one model
+
+Sharded optimizer (ZeRO-1, ZeRO-2): the state, then the gradients too, shared out
+    zero.py             ShardedOptimizer, around an ordinary optimizer
+    sharded_bucket.py   a flat tensor of parameters, cut into a chunk a rank: what is sent and updated
+    optimizer_state.py  from pieces to a whole state dict and back
+
+Fully sharded (ZeRO-3): the parameters shared out as well
+    sharded.py          FullyShardedDataParallel: what happens before and after each unit, forward and backward
+    units.py            what a unit is, and its parameters while they are whole
+    messages.py         the all-gather and the reduce-scatter of some of its parameters
+"""
