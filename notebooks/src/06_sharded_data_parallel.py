@@ -502,7 +502,7 @@ memory_bars(
         name: (busiest(run), training_state(psi, 4, stage))
         for stage, (name, run) in enumerate(measured.items())
     }
-)
+);
 
 # %% [markdown]
 # The first of each pair is measured, the second is the formula. (In ZeRO-3 we look before `finish_gradient_sync()`: its last message is still under way.)
@@ -555,7 +555,7 @@ memory_bars(
         for stage, (name, run) in enumerate(measured.items())
     },
     limit_bytes=LIMIT,
-)
+);
 
 # %% [markdown]
 # Two things stick out over the formula, and sharding shrinks neither:

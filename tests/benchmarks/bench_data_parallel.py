@@ -15,7 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from course_lib import launch
+from course_lib import launch, span
 from course_lib.data import digits, text_batch
 from course_lib.models.gpt import GPT
 from course_lib.models.resnet import ResNet
@@ -116,6 +116,28 @@ def measure(build):
     return {name: values[WARM_UP:] for name, values in seconds.items()}, psi, rates
 
 
+def ten_steps(name, build):
+    """On a rank: the CPU time that a step takes this process, gloo's threads included."""
+    step = stepper(name, build)
+    for _ in range(WARM_UP):
+        step()
+    dist.barrier()
+    begin = time.process_time()
+    with span("steps"):
+        for _ in range(10):
+            step()
+    return (time.process_time() - begin) / 10
+
+
+def profile(name, build, n):
+    """Where a step's time goes, alone on the machine: (whole step, standing still for others, CPU time), all in s."""
+    run = launch(ten_steps, n, name, build)
+    events = run.trace.of(rank=0).events
+    (steps,) = (e for e in events if e.is_span)
+    waits = [wait for e in events if not e.is_span for wait in e.waits if wait[0] >= steps.start_s]
+    return (steps.end_s - steps.start_s) / 10, sum(stop - start for start, stop in waits) / 10, run[0]
+
+
 def main():
     """Print each strategy's step and its ratio to the yardstick's in the same round; the slowest rank counts."""
     for build in (resnet, gpt):
@@ -149,6 +171,11 @@ def main():
                     low, middle, high = statistics.quantiles([ours / theirs for ours, theirs in pairs], n=4)
                     line += f"   {middle:5.2f} x {AGAINST[name]} ({low:.2f} to {high:.2f})"
                 print(line, flush=True)
+            for name in ("compute alone", "ours, sharded", "fully_shard"):
+                step_s, still_s, cpu_s = (1000 * seconds for seconds in profile(name, build, n))
+                print(
+                    f"  profile of {name:15s}{step_s:8.1f} ms a step: {still_s:6.1f} waiting; CPU {cpu_s:6.1f} ms a rank"
+                )
 
 
 if __name__ == "__main__":
