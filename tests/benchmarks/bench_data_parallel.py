@@ -23,7 +23,7 @@ from course_lib.parallel.data import BucketedDataParallel
 from course_lib.parallel.sharded import FullyShardedDataParallel
 from course_lib.parallel.zero import ShardedOptimizer
 
-ROUNDS, STEPS, WARM_UP = 24, 2, 3
+ROUNDS, STEPS, WARM_UP = 12, 2, 3
 RATE_BYTES = 2**24
 
 
