@@ -10,7 +10,7 @@ from course_lib.models.gpt import GPT
 from course_lib.models.resnet import ResNet
 
 SIZES = [1, 2, 3, 4, 8]
-BATCH = 24
+BATCH = 48  # divides by every size, and the slices by two micro-batches
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
@@ -47,9 +47,8 @@ class Awkward(nn.Module):
         y = self.frozen(torch.tanh(self.first(x))) + self.shift
         if (x[:, 0] > 10).any():  # true of the first sample alone: the other ranks never touch `sometimes`
             y = y + (x[:, :1] > 10) * self.sometimes
-        return self.last(
-            F.gelu(self.back(self.last(y)) * self.scale)
-        )  # `last` twice, its weight a third time
+        y = self.back(self.last(y)) * self.scale
+        return self.last(F.gelu(y))  # `last` twice, its weight a third time
 
 
 def awkward_batch():
@@ -60,13 +59,11 @@ def awkward_batch():
 
 def resnet_batch():
     data = digits(torch.float64)
-    return data.train_x[:BATCH], data.train_y[:BATCH]
+    return data.train_x[: BATCH // 2], data.train_y[: BATCH // 2]
 
 
 def small_gpt():
-    return GPT(
-        vocab_size=17, context=8, width=12, num_layers=2, num_heads=3
-    )  # the head is tied to the embedding
+    return GPT(vocab_size=17, context=8, width=12, num_layers=2, num_heads=3)  # head and embedding are tied
 
 
 def gpt_batch():

@@ -5,6 +5,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from course_lib import RankError, launch
 from course_lib.layout import Shard, shard_shape
@@ -143,7 +144,9 @@ def peaks(prefetch, bucket_cap_mb):
     return shards, unit, max(seen), seen[-1]
 
 
-@pytest.mark.parametrize(("prefetch", "bucket_cap_mb", "units"), [(False, 0, 1), (True, 0, 2), (True, 1, 2)])
+@pytest.mark.parametrize(
+    ("prefetch", "bucket_cap_mb", "units"), [(False, 0, 1), (False, 1, 2), (True, 0, 2), (True, 1, 2)]
+)
 def test_parameters_never_take_more_than_the_shard_and_the_units_in_use(prefetch, bucket_cap_mb, units):
     whole = sum(p.nbytes for p in GPT(vocab_size=32, context=16, width=64, num_layers=4).parameters())
     for n in (2, 4):
@@ -217,27 +220,39 @@ def test_clipping_is_by_the_norm_of_the_whole_gradient():
     assert furthest(launch(fn, 3, FullyShardedDataParallel), truth) <= 1e-12
 
 
-def test_micro_batches_add_up_and_evaluation_in_between_changes_nothing():
-    def fn(wrap, micro_batches):
-        rank, n = dist.get_rank(), dist.get_world_size()
-        torch.manual_seed(rank)
-        model = wrap(small_gpt().double())
-        x, y = (t.chunk(n)[rank] for t in gpt_batch())
-        for inputs, targets in zip(x.chunk(micro_batches), y.chunk(micro_batches), strict=True):
-            (token_loss(model(inputs), targets) / micro_batches).backward()
-            if wrap is not DataParallel:
-                model.finish_gradient_sync()
-            with torch.no_grad():
-                model(inputs[:1])
-        if wrap is DataParallel:
+def step_in_micro_batches(wrap, micro_batches):
+    """On a rank: one step of SGD in micro-batches, looking at the model in between; the weights after it."""
+    rank, n = dist.get_rank(), dist.get_world_size()
+    torch.manual_seed(rank)
+    model = wrap(small_gpt().double())
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    x, y = (t.chunk(n)[rank] for t in gpt_batch())
+    for inputs, targets in zip(x.chunk(micro_batches), y.chunk(micro_batches), strict=True):
+        (token_loss(model(inputs), targets) / micro_batches).backward()
+        if wrap is not DataParallel:
             model.finish_gradient_sync()
         with torch.no_grad():
-            return {"logits": model(gpt_batch()[0])} | {
-                str(i): p.grad for i, p in enumerate(model.parameters()) if wrap is DataParallel
-            }
+            model(inputs[:1])
+    if wrap is DataParallel:
+        model.finish_gradient_sync()
+    optimizer.step()
+    with torch.no_grad():
+        logits = model(gpt_batch()[0])
+    state = model.full_state_dict() if wrap is not DataParallel else model.module.state_dict()
+    return {"logits": logits} | {name: t.detach() for name, t in state.items()}
 
-    truth = launch(fn, 1, DataParallel, 1)[0]
-    assert furthest(launch(fn, 2, FullyShardedDataParallel, 3), {"logits": truth["logits"]}) <= 1e-10
+
+class LastMicroBatchAlone(FullyShardedDataParallel):
+    def finish_gradient_sync(self):
+        for p in self.parameters():
+            p.grad = None
+        super().finish_gradient_sync()
+
+
+def test_micro_batches_add_up_and_evaluation_in_between_changes_nothing():
+    truth = launch(step_in_micro_batches, 1, DataParallel, 1)[0]
+    assert furthest(launch(step_in_micro_batches, 2, FullyShardedDataParallel, 3), truth) <= 1e-10
+    assert furthest(launch(step_in_micro_batches, 2, LastMicroBatchAlone, 3), truth) > 1e-6
 
 
 def test_low_precision_compute_keeps_shards_and_gradients_in_full_precision():
@@ -286,3 +301,25 @@ def test_a_forgotten_sync_is_told():
 
     with pytest.raises(RankError, match="have not been synchronised. Call finish_gradient_sync"):
         launch(fn, 2)
+
+
+class Checkpointed(nn.Module):
+    """Layers that backward would run again, by themselves."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = checkpoint(layer, x, use_reentrant=False)
+        return x
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_part_that_runs_outside_the_models_forward_is_refused(n):
+    def fn():
+        FullyShardedDataParallel(Checkpointed())(torch.ones(2, 8)).sum().backward()
+
+    with pytest.raises(RankError, match="ran outside the model's own forward"):
+        launch(fn, n)

@@ -10,14 +10,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from course_lib import launch
-from course_lib.models.gpt import GPT
-from course_lib.models.resnet import ResNet
 from course_lib.parallel import sharded_bucket
 from course_lib.parallel.sharded_bucket import ShardedBucket
 from course_lib.parallel.zero import ShardedOptimizer
+from tests import parallel_cases
+from tests.parallel_cases import BATCH, SIZES, awkward_batch, furthest
 
-SIZES = [1, 2, 3, 4, 8]
-BATCH = 48  # divides by every size, and the slices by two micro-batches
 STAGES = [False, True]  # of shard_gradients
 OPTIMIZERS = {
     "sgd": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
@@ -25,60 +23,13 @@ OPTIMIZERS = {
 }
 
 
-class Awkward(nn.Module):
-    """Odd sizes, a scalar, tied, frozen, and used by some samples only or by none."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Linear(6, 5)
-        self.frozen = nn.Linear(5, 5).requires_grad_(False)
-        self.scale = nn.Parameter(torch.tensor(1.5))
-        self.sometimes = nn.Parameter(torch.randn(5))
-        self.never = nn.Parameter(torch.randn(3))
-        self.second = nn.Linear(5, 6, bias=False)
-        self.tied = self.second
-
-    def forward(self, x):
-        y = self.scale * self.frozen(torch.tanh(self.first(x)))
-        if (x[:, 0] > 10).any():  # true of the first sample alone: the other ranks never touch `sometimes`
-            y = y + (x[:, :1] > 10) * self.sometimes
-        return self.tied(F.gelu(self.second(y) @ self.second.weight))
-
-
-def awkward_batch():
-    x = torch.randn(BATCH, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    x[0, 0] = 11.0
-    return x, x.roll(1, 0)
-
-
-def resnet_batch():
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(BATCH // 2, 1, 8, 8, generator=generator, dtype=torch.float64)
-    return images, torch.randint(10, (BATCH // 2,), generator=generator)
-
-
-def gpt_batch():
-    tokens = torch.randint(20, (BATCH, 7), generator=torch.Generator().manual_seed(1))
-    return tokens[:, :-1], tokens[:, 1:]
-
-
-def gpt_loss(logits, y):
-    return F.cross_entropy(logits.flatten(0, 1), y.flatten())
-
-
-def small_gpt():
-    return GPT(vocab_size=20, context=6, width=8, num_layers=2, num_heads=2)
-
-
 MODELS = {
-    "resnet": (ResNet, resnet_batch, F.cross_entropy),
-    "awkward": (Awkward, awkward_batch, F.mse_loss),
+    **parallel_cases.MODELS,
     "tiny": (
         lambda: nn.Linear(6, 1, bias=False),
         lambda: (awkward_batch()[0], torch.ones(BATCH, 1)),
         F.mse_loss,
     ),
-    "gpt": (small_gpt, gpt_batch, gpt_loss),
 }
 
 
@@ -133,7 +84,10 @@ CASES = {
 
 def build(model_name, seed):
     torch.manual_seed(seed)
-    return MODELS[model_name][0]().double()
+    model = MODELS[model_name][0]().double()
+    for buffer in model.buffers():  # the optimizer leaves them to the caller
+        buffer.fill_(0.5)
+    return model
 
 
 def one_process(case):
@@ -157,10 +111,6 @@ def sharded(case, shard_gradients):
     )
     norms = train(optimizer, model, model_name, rank, n, **how)
     return {name: t.clone() for name, t in model.state_dict().items()} | {"norms": norms}
-
-
-def furthest(states, truth):
-    return max((state[name] - truth[name]).abs().max().item() for state in states for name in truth)
 
 
 @pytest.fixture(scope="module")

@@ -216,12 +216,18 @@ def load_another():
     [
         (lambda: sgd(nn.Linear(2, 2).parameters()).step(lambda: 0.0), "a closure would have to run backward"),
         (lambda: sgd(nn.Linear(2, 2).requires_grad_(False).parameters()), "nothing to optimize"),
-        (lambda: sgd(nn.Linear(2, 2 + dist.get_rank()).parameters()), r"shape \(3, 2\), float32 on rank 1"),
+        (
+            lambda: sgd(nn.Linear(2, 2 + dist.get_rank()).parameters()),
+            r"rank 1 has parameter 0 .* of shape \(3, 2\), float32 where",
+        ),
         (
             lambda: sgd(nn.Linear(2, 2, bias=dist.get_rank() < 1).parameters()),
-            "parameter 1 is nothing on rank 1",
+            r"rank 1 has no parameter 1 \(group 0\) where rank 0 has parameter 1",
         ),
-        (lambda: sgd([torch.ones(2).requires_grad_(dist.get_rank() < 1)]), "frozen on rank 1"),
+        (
+            lambda: sgd([torch.ones(2).requires_grad_(dist.get_rank() < 1)]),
+            "rank 1 has parameter 0 .* not trained where rank 0",
+        ),
         (lambda: sgd(nn.Linear(2, 2).parameters()).add_param_group({"params": []}), "laid out already"),
         (lambda: sgd(nn.Linear(2, 2).parameters(), group=dist.new_group([0])), "rank 1 is not in the group"),
         (backward_after_clip, "a backward after clip_grad_norm_"),

@@ -84,8 +84,8 @@ def forbidden(part, source, package):
         "viz",
     }
     banned = set() if part in {"grading", "authoring", "cli"} else {"grading", "authoring"}
-    banned |= {"launch", "ranks", "parallel", "collectives"} if part in pure | {"models"} else set()
-    banned |= {"viz"} if part in {"launch", "ranks", "collectives", "parallel", "models"} else set()
+    banned |= {"launch", "ranks", "parallel", "collectives"} if part in pure | {"models", "memory"} else set()
+    banned |= {"viz"} if part in {"launch", "ranks", "collectives", "parallel", "models", "memory"} else set()
     names = {f"course_lib.{name}" for name in banned}
     names |= {"torch.distributed"} if part in pure | {"models"} else set()
     found = imports(source, package)

@@ -3,7 +3,10 @@
 Data parallel: the whole model on every rank
     data.py             DataParallel, one message a gradient; BucketedDataParallel, overlapped with backward
     buckets.py          which parameters travel together
-    start.py            how copies of a model become one model
+    start.py            how copies of a model become one model, or are refused
+
+For both kinds of sharding
+    clip.py             clipping by the norm of the whole gradient
 
 Sharded optimizer (ZeRO-1, ZeRO-2): the state, then the gradients too, shared out
     zero.py             ShardedOptimizer, around an ordinary optimizer

@@ -156,9 +156,7 @@ class BucketedDataParallel(DataParallel):
     @torch.no_grad()
     def finish_gradient_sync(self) -> None:
         for bucket in self.buckets[self._num_sent :]:
-            unused = {
-                p for p in bucket.missing if p.grad is None
-            }  # the others have one from an earlier micro-batch
+            unused = {p for p in bucket.missing if p.grad is None}  # others have an earlier micro-batch's
             for parameter in bucket.missing:
                 self._put(parameter, bucket)
             self._send(bucket, unused)

@@ -90,7 +90,7 @@ class Reduction:
     """A reduce-scatter of one message's gradients, under way: every rank gets the mean of what belongs to its shards.
 
     As an all-to-all, each of n ranks sending 1/n of its gradients to each other one, and a sum of what came: gloo's own
-    reduce-scatter moves as much as an all-reduce. Low-precision gradients are added up in the dtype of the shards. One flag
+    reduce-scatter takes longer for large messages (tests/benchmarks has both). Low-precision gradients are added up in the dtype of the shards. One flag
     a parameter goes to everyone, to tell a gradient of zero from one that nobody has.
     """
 

@@ -11,9 +11,7 @@ from torch import nn
 
 from course_lib.parallel.sharded_bucket import Piece
 
-State = dict[
-    int, dict[str, Any]
-]  # by the parameter's number in the optimizer, as in torch's state_dict()["state"]
+State = dict[int, dict[str, Any]]  # by the parameter's number, as in torch's state_dict()["state"]
 
 
 def whole_state(

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from course_lib.layout import Shard, region
 from course_lib.parallel.buckets import MB
+from course_lib.parallel.clip import clip_shards_
 from course_lib.parallel.messages import Reduction
 from course_lib.parallel.start import start_as_one
 from course_lib.parallel.units import Call, Enter, Unit, make_units
@@ -37,8 +38,8 @@ class FullyShardedDataParallel(nn.Module):
     the optimizer stay in the model's. The model's floating-point inputs are cast to it, so its output has it too.
 
     Every rank must run the same units in the same order. Frozen, unused and tied parameters are taken care of as in
-    `DataParallel`. Not together with torch.utils.checkpoint. Raises as `DataParallel` does, and RuntimeError for a forward
-    before the gradients of the last backward have been synchronised.
+    `DataParallel`. Raises as `DataParallel` does, and RuntimeError for a forward before the gradients of the last backward
+    have been synchronised, and for parts of the model that run by themselves, as under torch.utils.checkpoint.
     Source: Rajbhandari et al. 2020 (ZeRO), sections 5.3 and 7.2.2; Zhao et al. 2023 (PyTorch FSDP), section 3.
     """
 
@@ -61,9 +62,9 @@ class FullyShardedDataParallel(nn.Module):
         self.prefetch = prefetch
         self.units = make_units(module, group, bucket_cap_mb * MB)
         self._shards = [shard for unit in self.units for shard in unit.shards]
-        self._kept = [message.home for unit in self.units for message in unit.messages] + list(
-            module.buffers()
-        )
+        homes = [message.home for unit in self.units for message in unit.messages]
+        self._kept = [*homes, *module.buffers()]
+        self._in_forward = False
         self._order: list[Unit] = []  # of this forward, and of the one before: what to prefetch
         self._order_before: list[Unit] = []
         self._coming: dict[Unit, Call] = {}  # prefetched for forward
@@ -89,7 +90,11 @@ class FullyShardedDataParallel(nn.Module):
             self._left = []
         self._forget_prefetched()
         self._order_before, self._order = self._order, []
-        return self.module(*self._cast(args), **self._cast(kwargs))
+        self._in_forward = True
+        try:
+            return self.module(*self._cast(args), **self._cast(kwargs))
+        finally:
+            self._in_forward = False
 
     @torch.no_grad()
     def finish_gradient_sync(self) -> None:
@@ -100,21 +105,13 @@ class FullyShardedDataParallel(nn.Module):
         self._forget_prefetched()
         self._left = []
 
-    @torch.no_grad()
     def clip_grad_norm_(self, max_norm: float) -> torch.Tensor:
         """Scale the gradients so that their norm over all ranks is at most `max_norm`; return what it was.
 
         communication: one number is all-reduced. Call it on all ranks, after `finish_gradient_sync()`.
         """
         gradients = [shard.grad for shard in self._shards if shard.grad is not None]
-        total = self._shards[0].new_zeros(())
-        for gradient in gradients:
-            total += gradient.norm() ** 2
-        dist.all_reduce(total, group=self.group)
-        norm = total.sqrt()
-        for gradient in gradients:
-            gradient *= (max_norm / (norm + 1e-6)).clamp(max=1)
-        return norm
+        return clip_shards_(gradients, max_norm, self._shards[0], self.group)
 
     @torch.no_grad()
     def full_state_dict(self) -> dict[str, torch.Tensor]:
@@ -158,14 +155,19 @@ class FullyShardedDataParallel(nn.Module):
 
     def _enter(self, unit: Unit, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before a unit's forward: its parameters come, and in its modules take the place of the shards."""
+        if not self._in_forward:
+            raise RuntimeError(
+                f"rank {dist.get_rank(self.group)}: a part of the model ran outside the model's own forward. Call the model "
+                "itself, and do not wrap its parts in torch.utils.checkpoint, which runs them again in backward."
+            )
         call = self._coming.pop(unit, None) or self._new_call(unit)
         call.finish()
-        position = len(self._order)
+        expected = self._order_before[len(self._order) :][
+            :2
+        ]  # this unit and the next, if all is as last time
         self._order.append(unit)
-        if self.prefetch and self._order_before[position : position + 1] == [unit]:
-            for following in self._order_before[position + 1 : position + 2]:
-                if following not in self._coming:
-                    self._coming[following] = self._new_call(following)
+        if self.prefetch and len(expected) == 2 and expected[0] is unit and expected[1] not in self._coming:
+            self._coming[expected[1]] = self._new_call(expected[1])
         leaves, tree = tree_flatten((args, kwargs))
         through = [
             i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and leaf.requires_grad

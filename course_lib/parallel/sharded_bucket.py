@@ -1,8 +1,7 @@
 """Parameters side by side in one flat tensor that is cut into a chunk a rank: what ZeRO-1 and ZeRO-2 send and update."""
 
 from collections.abc import Iterator
-from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -34,12 +33,8 @@ class ShardedBucket:
         self.group = group
         self.missing = set(parameters)  # of these `take` has not had the gradient yet
         self.shard: torch.Tensor | None = None  # the mean gradient of this rank's chunk
-        self._whole: torch.Tensor | None = (
-            None  # this rank's own gradient of the whole bucket, while it is made
-        )
-        self._received: torch.Tensor | None = (
-            None  # everybody's gradient of this rank's chunk, one after the other
-        )
+        self._whole: torch.Tensor | None = None  # this rank's gradient of the whole bucket, while it is made
+        self._received: torch.Tensor | None = None  # every rank's gradient of this rank's chunk, in a row
         self._starts, total = {}, 0
         for p in parameters:
             self._starts[p] = total
@@ -104,22 +99,3 @@ class ShardedBucket:
     def gather(self) -> dist.Work:
         """Start to collect all ranks' chunks into the parameters."""
         return dist.all_gather_single(self._flat, self._flat[self._mine], group=self.group, async_op=True)
-
-
-def require_same_parameters(param_groups: list[dict[str, Any]], group: dist.ProcessGroup | None) -> None:
-    """Refuse parameters that differ between ranks: their buckets would not fit together. An all-gather of a text each."""
-    mine = [
-        f"group {g}, shape {tuple(p.shape)}, {str(p.dtype).removeprefix('torch.')}"
-        + ("" if p.requires_grad else ", frozen")
-        for g, own in enumerate(param_groups)
-        for p in own["params"]
-    ]
-    everyone: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(everyone, mine, group=group)
-    for rank, theirs in enumerate(everyone):
-        for i, (here, there) in enumerate(zip_longest(everyone[0], theirs, fillvalue="nothing")):
-            if here != there:
-                raise ValueError(
-                    f"parameter {i} is {there} on rank {rank} and {here} on rank 0: give every rank's optimizer "
-                    "the same parameters in the same groups, with the same ones frozen."
-                )

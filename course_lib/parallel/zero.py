@@ -10,8 +10,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from course_lib.parallel.buckets import MB, fill_buckets
+from course_lib.parallel.clip import clip_shards_
 from course_lib.parallel.optimizer_state import cut_state, whole_state
-from course_lib.parallel.sharded_bucket import ShardedBucket, require_same_parameters
+from course_lib.parallel.sharded_bucket import ShardedBucket
+from course_lib.parallel.start import require_same
 
 
 class ShardedOptimizer(Optimizer):
@@ -55,17 +57,18 @@ class ShardedOptimizer(Optimizer):
         bucket_cap_mb: float = 25.0,
         **kwargs: Any,
     ):
-        if dist.get_rank(group) < 0:
-            raise ValueError(
-                f"rank {dist.get_rank()} is not in the group: only its members can build this optimizer."
-            )
         self._inner: Optimizer | None = None
         super().__init__(params, {})
         self._group = group
         self._shard_gradients = shard_gradients
         self._parameters = [p for own in self.param_groups for p in own["params"]]
         self._trained = [p for p in self._parameters if p.requires_grad]
-        require_same_parameters(self.param_groups, group)
+        numbered = enumerate((g, p) for g, own in enumerate(self.param_groups) for p in own["params"])
+        require_same(
+            {f"parameter {i} (group {g})": p for i, (g, p) in numbered},
+            group,
+            "give every rank's optimizer the same parameters in the same groups, with the same ones frozen.",
+        )
         if not self._trained:
             raise ValueError("no parameter requires a gradient: there is nothing to optimize.")
         for p in self._parameters:
@@ -194,15 +197,7 @@ class ShardedOptimizer(Optimizer):
         gives: the reduction of `step()` happens here, and an all-reduce of one number.
         """
         self._reduce_gradients()
-        shards = self.gradient_shards()
-        square = torch.zeros((), dtype=torch.float64, device=self._trained[0].device)
-        for shard in shards:  # in float64: chunks are added up in another order than parameters would be
-            square += torch.linalg.vector_norm(shard, dtype=torch.float64) ** 2
-        dist.all_reduce(square, group=self._group)
-        norm = square.sqrt().to(self._trained[0].dtype)
-        for shard in shards:
-            shard *= (max_norm / (norm + 1e-6)).clamp(max=1.0)
-        return norm
+        return clip_shards_(self.gradient_shards(), max_norm, self._trained[0], self._group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, whole ones and shards; with set_to_none=False make them zero instead."""
