@@ -59,6 +59,20 @@ class Event:
         """Whether it is a message that this rank sent."""
         return self.kind == "message" and self.operation in ("send", "isend")
 
+    @property
+    def ring_bytes(self) -> float:
+        """What this rank puts on the wire: as counted or, of the backend's own collective among n ranks, by formula.
+
+        2(n−1)/n of what it hands in for an all-reduce in a ring, n−1 times that for an all-gather, (n−1)/n for a
+        reduce-scatter and an all-to-all, and, as the mean over the ranks, for a broadcast.
+        """
+        if self.sent_bytes is not None or self.kind != "collective":
+            return self.sent_bytes or 0
+        n = len(self.ranks)
+        if self.operation.startswith("all_gather"):
+            return (n - 1) * self.nbytes
+        return (2 if self.operation.startswith("all_reduce") else 1) * (n - 1) * self.nbytes / n
+
 
 Segment = tuple[float, float, str, Event | None]
 

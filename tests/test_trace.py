@@ -34,6 +34,26 @@ def test_a_ring_sends_the_same_from_every_rank(n):
     assert traffic.unplaced_bytes == 0 and "own collectives" not in repr(traffic)
 
 
+@pytest.mark.parametrize(
+    ("kind", "operation", "factor"),
+    [
+        ("collective", "all_reduce", 2 * 3 / 4),
+        ("collective", "all_gather_into_tensor", 3),  # of its own part, to three others
+        ("collective", "reduce_scatter_tensor", 3 / 4),
+        ("collective", "all_to_all_single", 3 / 4),
+        ("collective", "broadcast", 3 / 4),  # only the root hands in: the mean over the ranks
+        ("span", "steps", 0),
+    ],
+)
+def test_ring_bytes_are_what_a_ring_would_send_of_the_backends_own_collective(kind, operation, factor):
+    event = Event(0, kind, operation, 0.0, 1.0, ranks=(0, 1, 2, 3), nbytes=1000)
+    assert event.ring_bytes == factor * 1000
+
+
+def test_ring_bytes_of_what_was_counted_are_the_counted_ones():
+    assert [event.ring_bytes for event in ring(2, nbytes=500).events] == [0, 500] * 4
+
+
 def test_bytes_inside_the_backend_are_called_logical_and_have_no_path():
     trace = data_parallel(2, steps=1, buckets=2)
     assert trace.sent_bytes(0) == trace.messages(0) == 0

@@ -268,10 +268,8 @@ def sent(run, rank=0):
     for event in trace.of(kind="collective").events:
         if not steps.start_s <= event.start_s <= steps.end_s:
             continue
-        n, name = len(event.ranks), event.operation
-        handed[name] = handed.get(name, 0) + event.nbytes
-        factor = 2 * (n - 1) / n if name.startswith("all_reduce") else (n - 1) / n
-        wire += event.nbytes * (n - 1 if name.startswith("all_gather") else factor)
+        handed[event.operation] = handed.get(event.operation, 0) + event.nbytes
+        wire += event.ring_bytes
     return handed, wire
 
 

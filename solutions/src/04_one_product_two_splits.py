@@ -32,18 +32,7 @@ def numbers(number, *shapes):
 
 def bytes_sent(run):
     """How many bytes all ranks together sent."""
-    total = 0
-    for event in run.trace.events:
-        n = len(event.ranks)
-        if event.kind == "message":
-            total += event.sent_bytes
-        elif event.operation.startswith("all_reduce"):
-            total += 2 * (n - 1) / n * event.nbytes
-        elif event.operation.startswith("all_gather"):
-            total += (n - 1) * event.nbytes
-        elif event.kind == "collective":
-            total += (n - 1) / n * event.nbytes
-    return round(total)
+    return round(sum(event.ring_bytes for event in run.trace.events))
 
 
 def calls(run):

@@ -52,6 +52,7 @@ WRAPS = {
     "ours, sharded": FullyShardedDataParallel,
     "fully_shard": fsdp2,
 }
+REDUCES_ALL = ("ours, bucketed", "DDP")  # the others gather and scatter
 AGAINST = {
     "ours, bucketed": "DDP",
     "ours, ZeRO-2": "DDP",
@@ -130,12 +131,14 @@ def ten_steps(name, build):
 
 
 def profile(name, build, n):
-    """Where a step's time goes, alone on the machine: (whole step, standing still for others, CPU time), all in s."""
+    """Of a step by itself: seconds in all, seconds of standing still for others, CPU seconds, and bytes that a rank sends."""
     run = launch(ten_steps, n, name, build)
     events = run.trace.of(rank=0).events
     (steps,) = (e for e in events if e.is_span)
     waits = [wait for e in events if not e.is_span for wait in e.waits if wait[0] >= steps.start_s]
-    return (steps.end_s - steps.start_s) / 10, sum(stop - start for start, stop in waits) / 10, run[0]
+    sent_bytes = sum(e.ring_bytes for e in events if steps.start_s <= e.start_s <= steps.end_s)
+    still_s = sum(stop - start for start, stop in waits)
+    return (steps.end_s - steps.start_s) / 10, still_s / 10, run[0], sent_bytes / 10
 
 
 def main():
@@ -148,34 +151,26 @@ def main():
                 name: [max(times) for times in zip(*(rank[0][name] for rank in run))] for name in WRAPS
             }
             alone = statistics.median(slowest["compute alone"])
-            reduce_s, gather_s = psi / rates["all-reduce"], psi / rates["all-gather"]
             print(
-                f"{build.__name__}, {n} ranks: {psi / 1e6:.2f} MB of parameters. One collective of {RATE_BYTES >> 20} MB: "
-                f"all-reduce {rates['all-reduce'] / 1e9:.2f} GB/s, all-gather {rates['all-gather'] / 1e9:.2f} GB/s"
+                f"{build.__name__}, {n} ranks: {psi / 1e6:.2f} MB of parameters. GB/s of one collective of "
+                f"{RATE_BYTES >> 20} MB: "
+                + ", ".join(f"{name} {rate / 1e9:.2f}" for name, rate in rates.items())
             )
-            bounds = {
-                "compute alone": (0, 0.0),
-                "fully_shard": (3, 3 * gather_s),
-                "ours, sharded": (3, 3 * gather_s),
-                "ours, ZeRO-2": (2, 2 * gather_s),
-            }
             for name, values in slowest.items():
-                factor, sending = bounds.get(name, (2, reduce_s))
-                sent = factor * (n - 1) / n * psi / 1e6
-                line = (
-                    f"  {name:15s}{1000 * statistics.median(values):8.1f} ms   sent by a rank {sent:6.2f} MB"
+                step_s, still_s, cpu_s, sent_bytes = profile(name, build, n)
+                # an all-reduce of Ψ sends 2(n-1)/n Ψ at its rate, an all-gather (n-1)/n Ψ
+                rate, share = (rates["all-reduce"], 2) if name in REDUCES_ALL else (rates["all-gather"], 1)
+                sending = sent_bytes / (share * (n - 1) / n) / rate
+                line = f"  {name:15s}{1000 * statistics.median(values):7.1f} ms  sends {sent_bytes / 1e6:5.2f} MB"
+                line += f"  bound {1000 * max(alone, sending):5.1f} to {1000 * (alone + sending):5.1f}"
+                line += (
+                    f"  by itself {1000 * step_s:5.1f}: waits {1000 * still_s:5.1f}, CPU {1000 * cpu_s:5.1f}"
                 )
-                line += f"   bound {1000 * max(alone, sending):6.1f} to {1000 * (alone + sending):6.1f} ms"
                 if name in AGAINST:
                     pairs = zip(values, slowest[AGAINST[name]], strict=True)
                     low, middle, high = statistics.quantiles([ours / theirs for ours, theirs in pairs], n=4)
-                    line += f"   {middle:5.2f} x {AGAINST[name]} ({low:.2f} to {high:.2f})"
+                    line += f"  {middle:4.2f} x {AGAINST[name]} ({low:.2f} to {high:.2f})"
                 print(line, flush=True)
-            for name in ("compute alone", "ours, sharded", "fully_shard"):
-                step_s, still_s, cpu_s = (1000 * seconds for seconds in profile(name, build, n))
-                print(
-                    f"  profile of {name:15s}{step_s:8.1f} ms a step: {still_s:6.1f} waiting; CPU {cpu_s:6.1f} ms a rank"
-                )
 
 
 if __name__ == "__main__":
