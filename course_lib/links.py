@@ -5,7 +5,6 @@ longer than it takes here: an emulated link cannot be faster than this machine.
 """
 
 from dataclasses import dataclass
-from math import ceil, log2
 
 
 @dataclass(frozen=True)
@@ -66,31 +65,3 @@ class Cluster:
 
     def __str__(self) -> str:
         return f"{self.ranks_per_node} ranks a node, inside {self.inside}, across {self.across}"
-
-
-def collective_s(operation: str, nbytes: int, ranks: tuple[int, ...], links: Link | Cluster) -> float:
-    """Seconds that a collective of the backend is made to last, from the last rank's call.
-
-    nbytes: what one rank hands in (a scatter: what it gets). The formulas are those of the usual algorithms over the slowest
-    link of the ring of ranks: rings for all_reduce, all_gather and reduce_scatter, binomial trees for broadcast and
-    reduce, everything through the root for gather and scatter. Source: Thakur, Rabenseifner and Gropp 2005, sections 3 and 4.
-    """
-    n = len(ranks)
-    if n == 1:
-        return 0.0
-    pairs = zip(ranks, ranks[1:] + ranks[:1], strict=True)
-    link = max((links.between(a, b) for a, b in pairs), key=lambda link: link.seconds(max(nbytes, 1)))
-    depth = ceil(log2(n))
-    if operation == "all_reduce":
-        return 2 * (n - 1) * link.seconds(nbytes / n)
-    if operation == "all_gather":
-        return (n - 1) * link.seconds(nbytes)
-    if operation == "reduce_scatter":
-        return (n - 1) * link.seconds(nbytes / n)
-    if operation in ("broadcast", "reduce"):
-        return depth * link.seconds(nbytes)
-    if operation in ("gather", "scatter"):
-        return link.latency_s + (n - 1) * link.transfer_s(nbytes)
-    if operation == "all_to_all":
-        return link.latency_s + link.transfer_s(nbytes * (n - 1) / n)
-    return 2 * depth * link.latency_s  # a barrier, a new group: messages without content

@@ -1,7 +1,6 @@
-"""The memory that training takes on one rank, by what it is for: counted while it runs, and predicted."""
+"""The memory that training takes on one rank, by what it is for, counted while it runs. `cost.memory` predicts it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from weakref import ref
@@ -12,31 +11,14 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-MB = 2**20
+from course_lib.cost.memory import MB, MemoryUse
+
 _ADVICE = {  # for the largest kind; of equals for the first, which costs least
     "optimizer_state": "shard the optimizer's state (ZeRO-1)",
     "gradients": "shard the gradients (ZeRO-2)",
     "parameters": "shard the parameters (ZeRO-3)",
     "activations": "take a smaller micro-batch, or recompute activations in backward",
 }
-
-
-@dataclass(frozen=True)
-class MemoryUse:
-    """Bytes on one rank, by kind. Activations are all that is none of the other three: temporaries and logits, too."""
-
-    parameters: int = 0
-    gradients: int = 0
-    optimizer_state: int = 0
-    activations: int = 0
-
-    @property
-    def total(self) -> int:
-        return sum(vars(self).values())
-
-    def __str__(self) -> str:
-        kinds = ", ".join(f"{kind.replace('_', ' ')} {size / MB:.2f}" for kind, size in vars(self).items())
-        return f"{self.total / MB:.2f} MB: {kinds}"
 
 
 class OutOfMemory(MemoryError):
@@ -134,32 +116,6 @@ class MemoryMeter(TorchDispatchMode):
     def _held_state(self) -> list[torch.Tensor]:
         states = self.optimizer.state.values() if self.optimizer else ()
         return [value for state in states for value in state.values() if isinstance(value, torch.Tensor)]
-
-
-def training_state(
-    num_parameters: int,
-    world_size: int,
-    stage: int,
-    parameter_bytes: int = 4,
-    gradient_bytes: int = 4,
-    optimizer_bytes: int = 8,
-) -> MemoryUse:
-    """What each rank holds between backward and step, activations aside, at ZeRO stage 0 (nothing sharded), 1, 2 or 3.
-
-    Stage 1 divides the optimizer's state by world_size, 2 the gradients as well, 3 the parameters as well; a part is
-    rounded up to whole bytes. The last three arguments are bytes per parameter: as they stand those of Adam in float32,
-    whose two moments are the 8. In mixed precision they are 2, 2 and 12: a float32 copy of the parameters and the moments.
-    Raises ValueError for another stage, and for a world_size below 1.  Source: Rajbhandari et al. 2020, section 5, figure 1.
-    """
-    if stage not in (0, 1, 2, 3):
-        raise ValueError(f"stage is {stage!r}: it must be 0, 1, 2 or 3.")
-    if world_size < 1:
-        raise ValueError(f"world_size is {world_size}: at least one rank has to hold the model.")
-    parts = [
-        -(-num_parameters * bytes_each // (world_size if stage >= sharded_from else 1))
-        for bytes_each, sharded_from in ((parameter_bytes, 3), (gradient_bytes, 2), (optimizer_bytes, 1))
-    ]
-    return MemoryUse(*parts)
 
 
 @cache

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from course_lib.cost.communication import ring_bytes
 from course_lib.trace_export import write_chrome
 from course_lib.trace_tables import Overlap, Totals, Traffic, covered_s, make_totals, make_traffic
 
@@ -70,8 +71,9 @@ class Event:
             return self.sent_bytes or 0
         n = len(self.ranks)
         if self.operation.startswith("all_gather"):
-            return (n - 1) * self.nbytes
-        return (2 if self.operation.startswith("all_reduce") else 1) * (n - 1) * self.nbytes / n
+            return ring_bytes("all_gather", n * self.nbytes, n)
+        kind = "all_reduce" if self.operation.startswith("all_reduce") else "reduce_scatter"
+        return ring_bytes(kind, self.nbytes, n)
 
 
 Segment = tuple[float, float, str, Event | None]

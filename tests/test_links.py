@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 
 from course_lib import Cluster, Link, launch
-from course_lib.links import collective_s
+from course_lib.cost.communication import collective_s
 
 SLOW = Link(
     latency_s=0.02, bandwidth_gb_s=0.1

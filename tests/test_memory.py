@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from course_lib import launch
+from course_lib.cost.memory import MemoryUse, training_state
 from course_lib.data import text_batch
-from course_lib.memory import MemoryMeter, MemoryUse, training_state
+from course_lib.memory import MemoryMeter
 from course_lib.models.gpt import GPT
 
 WEIGHTS = 4 * (8 * 3 + 3)  # bytes of Linear(8, 3) in float32

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.memory import MB, MemoryMeter, MemoryUse, OutOfMemory, training_state
+from course_lib.cost.memory import MB, MemoryUse, training_state
+from course_lib.memory import MemoryMeter, OutOfMemory
 from course_lib.viz.memory import memory_bars
 from course_lib.viz.plots import plt
 

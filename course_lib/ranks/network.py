@@ -13,7 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from course_lib.links import Cluster, Link, collective_s
+from course_lib.cost.communication import collective_s
+from course_lib.links import Cluster, Link
 
 if TYPE_CHECKING:  # importing it takes torch, which the caller's first cell should not have to wait for
     from course_lib.ranks.calls import Call

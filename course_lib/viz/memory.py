@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from matplotlib import pyplot as plt
 from matplotlib.patches import Patch
 
-from course_lib.memory import MemoryUse
+from course_lib.cost.memory import MemoryUse
 from course_lib.viz.plots import COLORS, new_plot
 
 _KINDS = ("parameters", "gradients", "optimizer_state", "activations")

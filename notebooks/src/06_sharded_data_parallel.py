@@ -22,8 +22,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from course_lib import Link, launch, span
+from course_lib.cost.memory import training_state
 from course_lib.data import text, text_batch
-from course_lib.memory import MemoryMeter, training_state
+from course_lib.memory import MemoryMeter
 from course_lib.models.gpt import GPT
 from course_lib.viz import predict
 from course_lib.viz.memory import memory_bars

@@ -1,0 +1,13 @@
+"""What training costs, in numbers: pure Python on frozen values, no process group and, but for `machine`, no tensor.
+
+shapes.py         models as shapes: parameters and FLOPs of transformers and of ResNet-50
+hardware.py       GPUs, nodes and networks as data; the roofline
+machine.py        the roofline of the machine at hand, measured
+plan.py           how a model is to be trained: cut how, in what pieces, with what recomputation
+memory.py         bytes on a GPU: the states by ZeRO stage, and the activations
+communication.py  bytes and seconds of collectives, on one link or inside and across nodes
+kernels.py        seconds of one kernel
+step_time.py      seconds of one step, by what they are spent on
+published.py      results from papers, with their sources
+validate.py       the published results against ours: `course validate`
+"""
