@@ -1,4 +1,4 @@
-"""The `course` command: lab, check, grade, build. Whatever is slow to import is imported inside its command."""
+"""The `course` command: lab, check, grade, validate, build. Whatever is slow to import is imported inside its command."""
 
 from __future__ import annotations
 
@@ -45,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", type=Path, help="where the notebooks were collected")
     sub.add_argument("--csv", type=Path, metavar="FILE", help="also write a table with one row for each task")
     _add_grading_options(sub)
+
+    command("validate", _validate, "hold the calculator of cost against published results, row by row")
 
     sub = command("build", _build, "build the notebooks whose source changed, and the exercises")
     sub.add_argument(
@@ -117,6 +119,20 @@ def _grade(options, extra) -> int:
     except GradingError as error:
         print(f"course grade: {error}", file=sys.stderr)
         return 2
+
+
+def _validate(options, extra) -> int:
+    from course_lib.cost.report import table
+    from course_lib.cost.validate import rows
+
+    found = rows()
+    print(table(found))
+    held = [row for row in found if row.bound is not None]
+    wrong = [row for row in held if not row.passes]
+    print(
+        f"\n{len(held) - len(wrong)} of {len(held)} rows are within their bounds; {len(found) - len(held)} more are shown."
+    )
+    return 1 if wrong else 0
 
 
 def _build(options, extra) -> int:

@@ -9,5 +9,6 @@ communication.py  bytes and seconds of collectives, on one link or inside and ac
 kernels.py        seconds of one kernel
 step_time.py      seconds of one step, by what they are spent on
 published.py      results from papers, with their sources
-validate.py       the published results against ours: `course validate`
+validate.py       each published result beside ours, a Row
+report.py         those rows as a table: `course validate`
 """
