@@ -112,7 +112,7 @@ CONTRADICTED = (
 # Model, training FLOPs, petaFLOP/s-days: 300 billion tokens each, and 6ND with the N of table D.1.
 GPT3_COMPUTE = (
     ("Small", "2.25e20", "2.60"), ("Medium", "6.41e20", "7.42"), ("Large", "1.37e21", "15.8"), ("XL", "2.38e21", "27.5"),
-    ("2.7B", "4.77e21", "55.2"), ("6.7B", "1.20e22", "139"), ("13B", "2.31e22", "268"), ("175B", "3.14e23", "3640"),
+    ("2.7B", "4.77e21", "55.2"), ("6.7B", "1.20e22", "139"), ("13B", "2.31e22", "268"), ("175B", "3.14e23", "3.64e3"),
 )  # fmt: skip
 
 # TFLOP/s on each GPU as a share of 312, in percent. Narayanan et al. 2021, table 1.

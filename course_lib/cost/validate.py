@@ -43,9 +43,6 @@ class Row:
     def rounds_to_it(self) -> bool:
         """Whether ours, rounded to the printed digits, is what is printed."""
         digits = Decimal(self.published)
-        if "." not in self.published and "e" not in self.published:  # 3640: the zeros at the end are none
-            places = len(self.published) - len(self.published.rstrip("0"))
-            digits = Decimal(self.published).scaleb(-places).normalize().scaleb(places)
         rounded = Decimal(self.ours).quantize(Decimal((0, (1,), digits.as_tuple().exponent)), ROUND_HALF_UP)
         return rounded == digits
 
