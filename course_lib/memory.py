@@ -118,6 +118,30 @@ class MemoryMeter(TorchDispatchMode):
         return [value for state in states for value in state.values() if isinstance(value, torch.Tensor)]
 
 
+def saved_for_backward(
+    module: nn.Module, *inputs: torch.Tensor
+) -> list[tuple[tuple[int, ...], torch.dtype, int]]:
+    """What autograd keeps of module(*inputs) for backward: the shape, dtype and bytes of each tensor, in the order of saving.
+
+    Each storage is listed once, under the first tensor that was saved of it; parameters are left out, as they are there
+    anyway. Runs forward once. Parts that checkpoint runs again are not seen: they keep their inputs by other means.
+    """
+    known = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+    found = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            known.add(storage.data_ptr())  # the graph keeps the tensor, so no other one gets its address
+            found.append((tuple(tensor.shape), tensor.dtype, storage.nbytes()))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = module(*inputs)
+    del output
+    return found
+
+
 @cache
 def _makes_storage(operation: Any) -> bool:
     """Not if the result lies in an argument's memory, as a view does, a change in place, and what a collective received."""

@@ -40,6 +40,12 @@ class Row:
         return self.ours / float(self.published) - 1
 
     @property
+    def ours_text(self) -> str:
+        """Ours with about four digits."""
+        value = self.ours
+        return f"{value:.3g}" if value >= 1e6 else f"{value:.4g}" if value < 1000 else f"{value:,.0f}"
+
+    @property
     def rounds_to_it(self) -> bool:
         """Whether ours, rounded to the printed digits, is what is printed."""
         digits = Decimal(self.published)
@@ -56,7 +62,7 @@ class Row:
     def __str__(self) -> str:
         mark = "   not held" if self.bound is None else "" if self.passes else "   OUT OF BOUNDS"
         note = f"   ({self.note})" if self.note else ""
-        return f"{self.name:42s}{self.published:>9s}{_digits(self.ours):>10s} {self.unit:8s}{100 * self.error:+7.2f} %{mark}{note}"
+        return f"{self.name:42s}{self.published:>9s}{self.ours_text:>10s} {self.unit:8s}{100 * self.error:+7.2f} %{mark}{note}"
 
 
 def rows() -> list[Row]:
@@ -68,10 +74,6 @@ def rows() -> list[Row]:
 def run_s(run: paper.PublishedRun, software: float) -> float:
     """Seconds of a step of a published run, by our model."""
     return step_time(run.model, run.plan, A100, software).total_s
-
-
-def _digits(value: float) -> str:
-    return f"{value:.3g}" if value >= 1e6 else f"{value:.4g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _parameters() -> Iterator[Row]:
