@@ -29,6 +29,18 @@ def test_a_published_result_is_ours_within_its_bound(row):
     assert row.source
 
 
+def test_what_rounding_does_not_explain_is_small():
+    row = Row("group", "name", "1.7", "", 1.652, 0.005, "source")
+    assert abs(row.error) > 0.02 and row.beyond_rounding == 0
+    assert Row("group", "name", "1.7", "", 1.853, 0.005, "source").beyond_rounding == pytest.approx(
+        0.103 / 1.7
+    )
+    for row in ROWS:
+        assert row.bound is None or row.beyond_rounding <= max(
+            LARGEST.get(row.group, 0.015), row.slack / float(row.published)
+        )
+
+
 def test_rows_that_are_not_held_say_why():
     free = [row for row in ROWS if row.bound is None]
     assert len(free) == len(paper.CONTRADICTED) and all(row.note for row in free)

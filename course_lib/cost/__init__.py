@@ -2,6 +2,7 @@
 
 shapes.py         models as shapes: parameters and FLOPs of transformers and of ResNet-50
 hardware.py       GPUs, nodes and networks as data; the roofline
+operations.py     the operations of a layer: FLOPs and bytes of each, for any number of tokens
 machine.py        the roofline of the machine at hand, measured
 plan.py           how a model is to be trained: cut how, in what pieces, with what recomputation
 memory.py         bytes on a GPU: the states by ZeRO stage, and the activations

@@ -116,9 +116,9 @@ def _dgx(name: str, network_gb_s: float) -> System:
     return System(gpu, Link(5e-6, gpu.nvlink_gb_s * 235 / 300), Link(1e-5, 0.9 * network_gb_s))
 
 
-# The networks: 8 × 100 Gb/s (DGX-2H), 8 × 200 (DGX A100), 8 × 400 (DGX H100, H200, B200).
+# The networks of 8 GPUs: 4 × 100 Gb/s (DGX-1), 8 × 200 (DGX A100), 8 × 400 (DGX H100, H200, B200).
 SYSTEMS = {
-    "V100": _dgx("V100", 12.5),
+    "V100": _dgx("V100", 6.25),
     "A100": _dgx("A100", 25),
     "H100": _dgx("H100", 50),
     "H200": _dgx("H200", 50),

@@ -25,7 +25,9 @@ def _summary(group: str | None, members: list[Row]) -> list[str]:
     held = [abs(row.error) for row in members if row.bound is not None]
     if not held:
         return []
-    lines = [f"{'mean':>42s}{100 * sum(held) / len(held):9.2f} %, largest {100 * max(held):.2f} %"]
+    beyond = max(row.beyond_rounding for row in members if row.bound is not None)
+    text = f"{100 * sum(held) / len(held):9.2f} %, largest {100 * max(held):.2f} %; beyond the printed digits {100 * beyond:.2f} %"
+    lines = [f"{'mean':>42s}{text}"]
     if group == TIMES:
         alone = [abs(error) for error in leave_one_out().values()]
         text = f"{100 * sum(alone) / len(alone):9.2f} %, largest {100 * max(alone):.2f} %"

@@ -40,6 +40,12 @@ class Row:
         return self.ours / float(self.published) - 1
 
     @property
+    def beyond_rounding(self) -> float:
+        """The size of the error beyond half a unit of the last printed digit, relative."""
+        half = float(Decimal((0, (5,), Decimal(self.published).as_tuple().exponent - 1)))
+        return max(0.0, abs(self.ours - float(self.published)) - half) / float(self.published)
+
+    @property
     def ours_text(self) -> str:
         """Ours with about four digits."""
         value = self.ours

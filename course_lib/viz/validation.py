@@ -28,7 +28,8 @@ class Validation:
         summary = (
             f"<b>{escape(group)}</b>: {len(held)} rows, {verdict}; mean error {sum(held) / len(held):.2f} %, "
         )
-        summary += f"largest {max(held):.2f} %"
+        beyond = max(100 * row.beyond_rounding for row in members if row.bound is not None)
+        summary += f"largest {max(held):.2f} %, beyond the printed digits {beyond:.2f} %"
         sources = "; ".join(dict.fromkeys(row.source for row in members))
         return (
             f"<details{' open' if group == self.opened else ''}><summary>{summary}</summary><table><tr><th><th>published"
