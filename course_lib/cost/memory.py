@@ -56,7 +56,8 @@ def layer_activations(model: Transformer, plan: Plan) -> float:
     """Bytes that one layer keeps on each GPU for the backward of one micro-batch, in 16 bits with masks of one byte.
 
     Of a GPT: sbh(34 + 5as/h) on one GPU; with t tensor-parallel ranks sbh(10 + 24/t + 5as/(ht)); sequence parallel divides the
-    10 as well; "selective" drops the term with a; "full" keeps the layer's input alone, 2sbh.
+    10 as well; "selective" drops the term with a; "full" keeps the layer's input alone, 2sbh. Keys and values are counted as cut by t even
+    where there are fewer of their heads than ranks, which then hold copies.
     Source: Korthikanti et al. 2022, equations 1 to 6 and table 2.
     """
     tokens, t = plan.microbatch * model.context, plan.tp  # bs

@@ -2,22 +2,28 @@
 
 from course_lib.layout import Partial, Replicate, Shard
 from course_lib.viz.collective import Collective, animate
+from course_lib.viz.estimator import MemoryEstimator, memory_estimator
 from course_lib.viz.prediction import Prediction, predict
+from course_lib.viz.roofline import RooflineExplorer, roofline
 from course_lib.viz.timeline import Timeline, timeline
 from course_lib.viz.traffic import TrafficMatrix, traffic
 from course_lib.viz.widgets import Sharding, sharding
 
 __all__ = [
     "Collective",
+    "MemoryEstimator",
     "Partial",
     "Prediction",
     "Replicate",
+    "RooflineExplorer",
     "Shard",
     "Sharding",
     "Timeline",
     "TrafficMatrix",
     "animate",
+    "memory_estimator",
     "predict",
+    "roofline",
     "sharding",
     "timeline",
     "traffic",
