@@ -134,7 +134,7 @@ def saved_for_backward(
         if storage.data_ptr() not in known:
             known.add(storage.data_ptr())  # the graph keeps the tensor, so no other one gets its address
             found.append((tuple(tensor.shape), tensor.dtype, storage.nbytes()))
-        return tensor
+        return tensor.detach()  # an output that held itself would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         output = module(*inputs)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from course_lib.grading import check, seed
+from course_lib.grading import by_hand, check, seed
 from course_lib.grading.submission import without_expectations, without_orders
 from course_lib.grading.values import differ, leaves, same, within
 
@@ -150,3 +150,22 @@ def test_nbval_reads_no_orders_from_answers(order):
     assert dict(find_comment_markers(source))
     assert not dict(find_comment_markers(without_orders(source)))
     assert len(without_orders(source).splitlines()) == 3
+
+
+def test_an_answer_that_calls_what_it_is_to_write_is_stopped():
+    import torch
+
+    from course_lib.cost.memory import training_state
+
+    assert by_hand(lambda a, b: sum([a, b]))(2, 3) == 5
+    with pytest.raises(
+        RuntimeError, match="this answer calls course_lib.cost.memory: write here what that does"
+    ):
+        by_hand(lambda: training_state(1, 1, 0))()
+    with pytest.raises(RuntimeError, match="this answer calls torch"):
+        by_hand(lambda: torch.nn.Linear(1, 1))()
+    assert by_hand(lambda: training_state(1, 1, 0), "torch")().total == 16, "only the named libraries"
+    before = sys.getprofile()
+    with pytest.raises(ZeroDivisionError):
+        by_hand(lambda: 1 / 0)()
+    assert sys.getprofile() is before

@@ -1,5 +1,7 @@
 """What autograd keeps for backward: cases small enough to count by hand, and a block of the GPT against the formula."""
 
+from weakref import ref
+
 import pytest
 import torch
 from torch import nn
@@ -35,6 +37,17 @@ def test_a_storage_that_is_saved_twice_is_listed_once():
 
     kept = saved_for_backward(Twice(), torch.ones(3, 4, requires_grad=True, dtype=torch.float64))
     assert [nbytes for *_, nbytes in kept] == [96, 96]  # x in all its views, and the reshaped copy
+
+
+def test_nothing_stays_alive():
+    class Output(nn.Module):
+        def forward(self, x):
+            self.seen = ref(y := x.exp())  # exp keeps its own output
+            return y
+
+    module = Output()
+    assert len(saved_for_backward(module, torch.ones(3, requires_grad=True))) == 1
+    assert module.seen() is None
 
 
 def test_nothing_is_saved_when_nothing_needs_a_gradient():

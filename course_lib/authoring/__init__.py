@@ -54,6 +54,7 @@ Checks, from `course_lib.grading`:
 - `want` and `bound` are lambdas: when graded they are taken out of the notebook, and the values are compared with those
   of the teacher's own solution. Hand over values, not verdicts: `c.equal("sum", x, lambda: 6)`, never
   `c.equal("right", x == 6, lambda: True)`, which a guess can pass.
+- Where an answer could call what it is to write, hand `by_hand(answer)` to the check: it stops at calls into torch or `course_lib.cost`.
 - Draw data from `seed()`: 0 for a learner, fresh for each grading, so that a hard-coded answer fails.
 '''
 

@@ -1,4 +1,4 @@
-"""The published results beside ours as text, and how well each time is foretold by the others."""
+"""The published results beside ours as text, and how well each time is predicted by the others."""
 
 from collections.abc import Iterable
 

@@ -53,4 +53,4 @@ def validation(*groups: str, opened: str = "") -> Validation:
 def _line(row: Row) -> str:
     error = f"{100 * row.error:+.2f} %" + ("" if row.bound is not None else " (not held)")
     name = f"{row.name} <small>({escape(row.note)})</small>" if row.note else row.name
-    return f"<tr><td align=left>{name}{_RIGHT}{row.published}{_RIGHT}{row.ours_text}<td align=left>{row.unit}{_RIGHT}{error}</tr>"
+    return f"<tr><td style=text-align:left>{name}{_RIGHT}{row.published}{_RIGHT}{row.ours_text}<td align=left>{row.unit}{_RIGHT}{error}</tr>"
