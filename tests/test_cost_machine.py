@@ -11,8 +11,8 @@ import torch
 from course_lib.cost import machine
 from course_lib.cost.machine import (
     Operation,
-    predicted_and_measured,
     measure_roofline,
+    predicted_and_measured,
     time_in_turns,
     time_operation,
 )

@@ -9,7 +9,8 @@ whose sizes are all some hundreds or more. It is known to fail for
 
 - in-place operations, which are faster. Before a CPU writes what it has not read, it fetches the old bytes (a write
   allocate): they are not counted, but the measured rate pays for them. In place there is nothing to fetch.
-- small operands, which stay in the cache. Large is four times the last-level cache (McCalpin's rule).
+- small operands that are still in the cache when the operation is called again by itself. Large is four times the
+  last-level cache (McCalpin's rule). In `predicted_and_measured`, add empties the cache between two calls.
 - exp, tanh, GELU: tens of instructions for each value, while FLOP/s were measured with multiply-adds.
 - linear layers on small batches, for which the library has no good kernel: MKL multiplies a matrix by one vector on
   one core of an AMD CPU (https://github.com/pytorch/pytorch/issues/96643), and by a few vectors slower still.
