@@ -108,7 +108,7 @@ for op in others:
 # Mostly within a quarter, for operations that the roofline has not seen. (Above 1 is faster than predicted: $P$ and $B$ are what two good kernels reached, and another may be better.) Where it fails:
 #
 # - near the ridge, the point where the roofs meet, since reading and computing do not overlap perfectly;
-# - for small operands, which stay in the processor's cache and never see the memory;
+# - for small operands used again and again, which stay in the processor's cache and never see the memory;
 # - for functions such as GELU, whose FLOPs are of another kind;
 # - for products with a few rows, where the library has no good kernel.
 #
