@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from course_lib import grading
 from course_lib.grading.grade import Grader
 from course_lib.grading.report import table
 from tests.grading_course import RIGHT, VISIBLE_TOTAL, hand_in, make_course, results, scratch
@@ -138,3 +139,24 @@ def test_the_kernel_is_confined_and_the_report_says_how(course, grader):
     report = table(result, width=1000)
     assert "Confinement: 900 s of CPU, 512 MiB a file" in report
     assert ("It ran as root" in report) == (os.geteuid() == 0)
+
+
+def test_a_kernel_that_dies_before_its_first_word_is_started_again(monkeypatch):
+    monkeypatch.syspath_prepend(
+        str(Path(grading.__file__).parent)
+    )  # where the grader starts this file as a script
+    from nbval_session import start_kernel
+
+    tries = []
+
+    def start(good_from):
+        tries.append(good_from)
+        if len(tries) < good_from:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+
+    start_kernel(lambda: start(3))
+    assert len(tries) == 3
+    tries.clear()
+    with pytest.raises(RuntimeError, match="Kernel died"):
+        start_kernel(lambda: start(9))
+    assert len(tries) == 3

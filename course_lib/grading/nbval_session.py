@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from queue import Empty
 
@@ -24,6 +25,7 @@ import nbval.plugin
 import pytest
 
 VALUE = re.compile(r"value (?P<task>\S+) \| (?P<name>.*?) (?P<relation>=|<=) (?P<text>.*)")
+KERNEL_STARTS = 3
 SHOWN_LINES, SHOWN_CHARACTERS = 20, 300  # of a difference: pytest's explanation of long texts takes minutes
 CPU_S, MEMORY_GIB, FILE_MIB = (
     900,
@@ -36,6 +38,19 @@ class DeadKernel(RuntimeError):
     """The kernel's process ended while a cell was running."""
 
 
+def start_kernel(start) -> None:
+    """Start a kernel; again if it died before it said a word, for nothing of the notebook has run by then.
+
+    Jupyter picks free ports and lets go of them until the kernel takes them: in between, another kernel may.
+    """
+    for _ in range(KERNEL_STARTS - 1):
+        try:
+            return start()
+        except RuntimeError:
+            continue
+    start()
+
+
 class WatchedKernel(nbval.plugin.RunningKernel):
     """nbval's kernel, with a look at the process while waiting: alone, nbval waits for the whole cell timeout."""
 
@@ -43,7 +58,7 @@ class WatchedKernel(nbval.plugin.RunningKernel):
         # Inherited, this variable would make ipykernel lose what a child process writes to file descriptor 1.
         hidden = os.environ.pop("PYTEST_CURRENT_TEST", None)
         try:
-            super().__init__(*args, **kwargs)
+            start_kernel(partial(super().__init__, *args, **kwargs))
         finally:
             if hidden is not None:
                 os.environ["PYTEST_CURRENT_TEST"] = hidden

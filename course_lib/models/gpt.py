@@ -8,43 +8,57 @@ from torch.nn import functional as F
 
 
 class Attention(nn.Module):
-    """Causal self-attention, (b, t, width) -> (b, t, width). Vaswani et al. 2017, section 3.2.
+    """Self-attention, (b, s, width) -> (b, s, width). Vaswani et al. 2017, section 3.2.
 
-    q, k and v are separate linears, so that each can be split by heads as it is. width must be divisible by num_heads,
-    else ValueError.
+    causal: a token attends to itself and to those before it, and to no others.
+    num_kv_heads: fewer heads of keys and values than of queries, each for a group of neighbouring query heads (Ainslie et al.
+    2023, "GQA"). q, k and v are separate linears, so that each can be split by heads as it is.
+    width must be divisible by num_heads, and num_heads by num_kv_heads, else ValueError.
     """
 
-    def __init__(self, width: int, num_heads: int):
+    def __init__(self, width: int, num_heads: int, num_kv_heads: int | None = None, causal: bool = True):
         super().__init__()
+        num_kv_heads = num_kv_heads or num_heads
         if width % num_heads:
             raise ValueError(
                 f"width {width} is not divisible by num_heads {num_heads}: every head takes an equal part of the width."
             )
+        if num_heads % num_kv_heads:
+            raise ValueError(
+                f"num_heads {num_heads} is not divisible by num_kv_heads {num_kv_heads}: every head of keys and values serves "
+                "equally many heads of queries."
+            )
         self.head_width = width // num_heads
+        self.causal = causal
         self.q = nn.Linear(width, width)
-        self.k = nn.Linear(width, width)
-        self.v = nn.Linear(width, width)
+        self.k = nn.Linear(width, num_kv_heads * self.head_width)
+        self.v = nn.Linear(width, num_kv_heads * self.head_width)
         self.o = nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        q, k, v = (
-            self._heads(project(x)) for project in (self.q, self.k, self.v)
-        )  # each (b, heads, t, head_width)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (b, heads, t, head_width)
-        return self.o(y.transpose(1, 2).flatten(2))
-
-    def _heads(self, x: torch.Tensor) -> torch.Tensor:
         # Heads are counted from what came: a rank that holds some of the heads runs the same code.
-        return x.unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        q, k, v = (
+            part.unflatten(-1, (-1, self.head_width)).transpose(1, 2) for part in self.project(x)
+        )  # each (b, heads, s, head_width)
+        return self.o(self.attend(q, k, v).transpose(1, 2).flatten(2))
+
+    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries (b, s, width), keys and values (b, s, num_kv_heads · head_width), heads side by side."""
+        return self.q(x), self.k(x), self.v(x)
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """softmax(q kᵀ / √head_width) v for each head, (b, heads, s, head_width); the part without parameters."""
+        grouped = q.shape[1] != k.shape[1]
+        return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal, enable_gqa=grouped)
 
 
 class Block(nn.Module):
-    """x + attention(ln1(x)), then x + down(gelu(up(ln2(x)))): (b, t, width) -> (b, t, width)."""
+    """x + attention(ln1(x)), then x + down(gelu(up(ln2(x)))): (b, s, width) -> (b, s, width)."""
 
-    def __init__(self, width: int, num_heads: int):
+    def __init__(self, width: int, num_heads: int, num_kv_heads: int | None = None):
         super().__init__()
         self.ln1 = nn.LayerNorm(width)
-        self.attention = Attention(width, num_heads)
+        self.attention = Attention(width, num_heads, num_kv_heads)
         self.ln2 = nn.LayerNorm(width)
         self.up = nn.Linear(width, 4 * width)
         self.down = nn.Linear(4 * width, width)
@@ -55,11 +69,12 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """Tokens (b, t) int64, t <= context -> logits (b, t, vocab_size); 1,627,392 parameters as it stands.
+    """Tokens (b, s) int64, s <= context -> logits (b, s, vocab_size); 1,627,392 parameters as it stands.
 
     A block has 12 width² + 13 width parameters; around the blocks are vocab_size × width for the tokens, context × width
-    for the positions and 2 width for the last norm. tied=True: the head's weight is the token embedding's, one and the same
-    parameter (Press and Wolf 2016); tied=False adds another vocab_size × width. No dropout, so a step can be repeated.
+    for the positions and 2 width for the last norm; fewer num_kv_heads than num_heads make k and v narrower.
+    tied=True: the head's weight is the token embedding's, one and the same parameter (Press and Wolf 2016); tied=False adds
+    another vocab_size × width. No dropout, so a step can be repeated.
     Raises ValueError for a width that num_heads does not divide, and for more tokens than the context holds.
 
     Source: Radford et al. 2019 (GPT-2), sections 2.2 and 2.3, and its released code for the initial values.
@@ -73,12 +88,13 @@ class GPT(nn.Module):
         num_layers: int = 8,
         num_heads: int = 4,
         tied: bool = True,
+        num_kv_heads: int | None = None,
     ):
         super().__init__()
         self.context = context
         self.wte = nn.Embedding(vocab_size, width)
         self.wpe = nn.Embedding(context, width)
-        self.blocks = nn.ModuleList(Block(width, num_heads) for _ in range(num_layers))
+        self.blocks = nn.ModuleList(Block(width, num_heads, num_kv_heads) for _ in range(num_layers))
         self.ln_f = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocab_size, bias=False)
         self.apply(_initialise)
@@ -90,16 +106,19 @@ class GPT(nn.Module):
         if tied:
             self.head.weight = self.wte.weight
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        t = tokens.shape[-1]
-        if t > self.context:
-            raise ValueError(
-                f"{t} tokens do not fit a context of {self.context}: pass fewer, or build a GPT with more."
-            )
-        x = self.wte(tokens) + self.wpe(torch.arange(t, device=tokens.device))  # (b, t, width)
+    def forward(self, tokens: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+        """positions (s,): where in the text each token stands, 0, 1, 2 … unless given."""
+        s = tokens.shape[-1]
+        if positions is None:
+            if s > self.context:
+                raise ValueError(
+                    f"{s} tokens do not fit a context of {self.context}: pass fewer, or build a GPT with more."
+                )
+            positions = torch.arange(s, device=tokens.device)
+        x = self.wte(tokens) + self.wpe(positions)  # (b, s, width)
         for block in self.blocks:
             x = block(x)
-        return self.head(self.ln_f(x))  # (b, t, vocab_size)
+        return self.head(self.ln_f(x))  # (b, s, vocab_size)
 
 
 def _initialise(module: nn.Module) -> None:
