@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+MASK = 0  # stands for a byte that was masked out: no text holds a byte 0
+
 
 @dataclass(frozen=True)
 class Digits:
@@ -62,6 +64,21 @@ def text_batch(step: int, batch: int, context: int) -> tuple[torch.Tensor, torch
     starts = torch.randint(len(source) - context, (batch, 1), generator=generator)
     windows = source[starts + torch.arange(context + 1)].long()  # (batch, context + 1)
     return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+
+
+def masked_batch(
+    step: int, batch: int, context: int, masked: float = 0.15
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bytes to fill in: x (batch, context) int64 of `text()` with a share of its bytes set to MASK, y what stood there.
+
+    y is -100 wherever nothing was masked: a loss with ignore_index=-100 counts the masked places alone. One place a row is
+    always masked. The same step gives the same batch, as in text_batch. Devlin et al. 2018, section 3.1, mask 15 %; they put a
+    random token or the right one in a fifth of those places, which is left out here.
+    """
+    x, _ = text_batch(step, batch, context)
+    chance = torch.rand(batch, context, generator=torch.Generator().manual_seed(step))
+    hidden = chance <= chance.amin(1, keepdim=True).clamp(min=masked)
+    return x.masked_fill(hidden, MASK), x.masked_fill(~hidden, -100)
 
 
 @cache

@@ -111,6 +111,23 @@ def normalize_dim(dim: int, shape: Sequence[int]) -> int:
     return dim % len(shape)
 
 
+def even_share(length: int, world_size: int, what: str) -> int:
+    """length / world_size, where only equal shares will do. Raises ValueError with what is cut and the nearest lengths."""
+    check_world_size(world_size)
+    if length % world_size:
+        raise ValueError(
+            f"{what} is {length}, which {world_size} ranks cannot share equally; "
+            f"{nearest_multiples(length, world_size)} would do."
+        )
+    return length // world_size
+
+
+def nearest_multiples(length: int, world_size: int) -> str:
+    """The multiples of world_size on either side of length, in words."""
+    below = length // world_size * world_size
+    return f"{below} or {below + world_size}" if below else f"{world_size}"
+
+
 def slice_text(part: Region, shape: Sequence[int]) -> str:
     """A region as it is written in Python, a full dim as a colon: "[0:2, :]"."""
     ranges = zip(part, shape, strict=True)

@@ -27,6 +27,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from course_lib.collectives.along import all_gather_along, reduce_scatter_along
+from course_lib.layout import even_share, nearest_multiples
+
 Group = dist.ProcessGroup | None
 
 
@@ -131,19 +134,11 @@ def _split(x: torch.Tensor, dim: int, group: Group) -> torch.Tensor:
 
 
 def _all_gather(x: torch.Tensor, dim: int, group: Group) -> torch.Tensor:
-    t = dist.get_world_size(group)
-    parts = x.new_empty(t * x.shape[0], *x.shape[1:])
-    dist.all_gather_single(parts, x.contiguous(), group=group)
-    parts = parts.view(t, *x.shape)  # (t, …, k/t, …)
-    return parts.movedim(0, dim).flatten(dim, dim + 1)  # (…, k, …): no copy where dim is 0
+    return all_gather_along(x, dim, group).wait()
 
 
 def _reduce_scatter(x: torch.Tensor, dim: int, group: Group) -> torch.Tensor:
-    t = dist.get_world_size(group)
-    parts = x.unflatten(dim, (t, x.shape[dim] // t)).movedim(dim, 0).contiguous()  # (t, …, s/t, …)
-    mine = torch.empty_like(parts[0])
-    dist.reduce_scatter_single(mine, parts.flatten(0, 1), group=group)
-    return mine
+    return reduce_scatter_along(x, dim, group).wait()
 
 
 def _require_member(group: Group) -> int:
@@ -165,11 +160,7 @@ def _dim(x: torch.Tensor, dim: int) -> int:
 def _require_even(x: torch.Tensor, dim: int, group: Group) -> int:
     """dim, counted from the front. Raises ValueError unless the group's ranks can have equal parts of it."""
     t, dim = _require_member(group), _dim(x, dim)
-    if x.shape[dim] % t:
-        raise ValueError(
-            f"rank {dist.get_rank()}: dim {dim} of {tuple(x.shape)} is {x.shape[dim]}, which {t} ranks "
-            f"cannot share equally; {_nearest(x.shape[dim], t)} would do."
-        )
+    even_share(x.shape[dim], t, f"rank {dist.get_rank()}: dim {dim} of {tuple(x.shape)}")
     return dim
 
 
@@ -182,12 +173,7 @@ def _require_equal(x: torch.Tensor, dim: int, group: Group, check: bool) -> int:
         sizes = sizes.tolist()
         if len(set(sizes)) > 1:
             raise ValueError(
-                f"rank {dist.get_rank()}: the ranks of the group hold {sizes} of dim {dim}, "
-                f"{sum(sizes)} in all, and must hold equal parts; {_nearest(sum(sizes), t)} in all would do."
+                f"rank {dist.get_rank()}: the ranks of the group hold {sizes} of dim {dim}, {sum(sizes)} in all, "
+                f"and must hold equal parts; {nearest_multiples(sum(sizes), t)} in all would do."
             )
     return dim
-
-
-def _nearest(length: int, t: int) -> str:
-    below = length // t * t
-    return f"{below} or {below + t}" if below else f"{t}"

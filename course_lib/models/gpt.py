@@ -97,7 +97,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(width, num_heads, num_kv_heads) for _ in range(num_layers))
         self.ln_f = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocab_size, bias=False)
-        self.apply(_initialise)
+        self.apply(initialise)
         for (
             block
         ) in self.blocks:  # 2 num_layers branches add up on the residual stream: keep their sum's variance
@@ -108,20 +108,26 @@ class GPT(nn.Module):
 
     def forward(self, tokens: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
         """positions (s,): where in the text each token stands, 0, 1, 2 … unless given."""
-        s = tokens.shape[-1]
         if positions is None:
-            if s > self.context:
-                raise ValueError(
-                    f"{s} tokens do not fit a context of {self.context}: pass fewer, or build a GPT with more."
-                )
-            positions = torch.arange(s, device=tokens.device)
+            positions = positions_of(tokens, self.context)
         x = self.wte(tokens) + self.wpe(positions)  # (b, s, width)
         for block in self.blocks:
             x = block(x)
         return self.head(self.ln_f(x))  # (b, s, vocab_size)
 
 
-def _initialise(module: nn.Module) -> None:
+def positions_of(tokens: torch.Tensor, context: int) -> torch.Tensor:
+    """0, 1, 2 … for tokens (…, s). Raises ValueError if they are more than the context has room for."""
+    s = tokens.shape[-1]
+    if s > context:
+        raise ValueError(
+            f"{s} tokens do not fit a context of {context}: pass fewer, or build a model with more."
+        )
+    return torch.arange(s, device=tokens.device)
+
+
+def initialise(module: nn.Module) -> None:
+    """The initial values of GPT-2 and BERT: normal with a deviation of 0.02, biases 0."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
