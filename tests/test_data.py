@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from course_lib import launch
-from course_lib.data import digits, text, text_batch
+from course_lib.data import MASK, digits, masked_batch, text, text_batch
 
 
 def test_digits_are_split_once_and_for_all():
@@ -62,3 +62,15 @@ def test_a_window_longer_than_the_text_is_refused():
     with pytest.raises(ValueError, match="context is 1000000"):
         text_batch(0, 1, 1_000_000)
     assert text_batch(0, 1, 999_999)[1].shape == (1, 999_999)
+
+
+def test_masked_bytes_keep_what_stood_there_and_nothing_else():
+    x, y = masked_batch(3, 64, 50)
+    whole, _ = text_batch(3, 64, 50)
+    hidden = y != -100
+    assert torch.equal(torch.where(hidden, y, x), whole) and (x[hidden] == MASK).all()
+    assert (whole != MASK).all(), "no byte of the text looks like a masked one"
+    assert 0.12 < hidden.float().mean() < 0.19 and hidden.any(1).all()
+    again = masked_batch(3, 64, 50)
+    assert torch.equal(again[0], x) and not torch.equal(masked_batch(4, 64, 50)[0], x)
+    assert masked_batch(0, 8, 5, masked=0.0)[1].ne(-100).sum(1).tolist() == [1] * 8
