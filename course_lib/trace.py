@@ -119,6 +119,24 @@ class Trace:
             events=tuple(e for e in self.events if all(getattr(e, name) == value for name, value in wanted)),
         )
 
+    def during(self, name: str, last: int | None = None) -> "Trace":
+        """The spans of this name, on each rank the last so many of them, and whatever starts within one on its rank.
+
+        Raises ValueError if there is no such span.
+        """
+        spans: list[Event] = []
+        for rank in range(self.world_size):
+            mine = [e for e in self._of_rank(rank) if e.is_span and e.operation == name]
+            spans += mine if last is None else mine[-last:]
+        if not spans:
+            known = sorted({e.operation for e in self.events if e.is_span})
+            raise ValueError(
+                f"no span is called {name!r}; there are {known or 'none'}: mark one by `with span(name):`."
+            )
+        times = {(e.rank, e.start_s, e.end_s) for e in spans}
+        inside = (any(e.rank == r and a <= e.start_s <= b for r, a, b in times) for e in self.events)
+        return replace(self, events=tuple(e for e, keep in zip(self.events, inside, strict=True) if keep))
+
     def totals(self, by: str = "operation") -> Totals:
         """What was called how often, with how many bytes and how much waiting, by "rank", "group" or "operation".
 

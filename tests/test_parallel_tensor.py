@@ -111,10 +111,9 @@ def step_of(num_layers, b, s, h, mode):
 
 def sent(t, num_layers, *args):
     """(bytes that rank 0 sends in a step, calls)."""
-    events = launch(step_of, t, num_layers, *args).trace.of(rank=0).events
-    (marked,) = (e for e in events if e.is_span)
-    inside = [e for e in events if not e.is_span and e.start_s >= marked.start_s]
-    return sum(e.ring_bytes for e in inside), len(inside)
+    events = launch(step_of, t, num_layers, *args).trace.of(rank=0).during("step").events
+    calls = [e for e in events if not e.is_span]
+    return sum(e.ring_bytes for e in calls), len(calls)
 
 
 @pytest.mark.parametrize("mode", MODES)

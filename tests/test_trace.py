@@ -5,9 +5,12 @@ import os
 from collections import Counter, defaultdict
 
 import pytest
+import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
+from course_lib import launch, span
 from course_lib.trace import Event, Trace
 from tests.traces import data_parallel, ring, trace_of
 
@@ -129,6 +132,25 @@ def test_of_keeps_what_fits_all_that_is_given():
     sends = trace.of(rank=1, operation="isend", kind="message", group="world").events
     assert len(sends) == 6 and all(e.is_send and e.rank == 1 for e in sends)
     assert trace.of(group="group 1").events == ()
+
+
+def test_during_keeps_the_spans_of_a_name_and_what_starts_in_them_on_the_same_rank():
+    def fn():
+        for step in range(3):
+            dist.barrier()
+            with span("step" if dist.get_rank() == 0 else "other"):
+                dist.all_reduce(torch.ones(step + 1))
+        dist.barrier()
+
+    trace = launch(fn, 2).trace
+    steps = trace.during("step")
+    assert {e.rank for e in steps.events} == {0}
+    assert [e.shape for e in steps.events if not e.is_span] == [f"float32[{n}]" for n in (1, 2, 3)]
+    assert sum(e.is_span for e in steps.events) == 3
+    (last,) = (e for e in trace.during("step", last=1).events if not e.is_span)
+    assert last.shape == "float32[3]"
+    with pytest.raises(ValueError, match=r"no span is called 'train'; there are \['other', 'step'\]"):
+        trace.during("train")
 
 
 @pytest.mark.parametrize(
