@@ -5,8 +5,10 @@ Most run as a learner runs them, the check cell after the answer; a few go throu
 
 import importlib
 import json
+import os
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,19 +37,29 @@ NAMES = {
 }
 
 
+@cache
+def before(task, seed):
+    """What the teacher's cells ahead of the answer define, and the cells from the answer to the check. Run once."""
+    number = task.replace(".", "-")
+    cells = cells_of(NAMES[task.split(".")[0]])
+    ids = [cell_id for cell_id, _ in cells]
+    answer, check = ids.index(f"answer-{number}"), ids.index(f"check-{number}")
+    space = {"__name__": "__main__"}
+    for cell_id, source in cells[:answer]:
+        if not cell_id.startswith("check-"):
+            exec(source, space)
+    return space, cells[answer + 1 : check + 1]
+
+
 def verdict(task, answer, capsys):
     """What the check of one task says of an answer, the other cells being the teacher's."""
-    number = task.replace(".", "-")
-    space = {"__name__": "__main__"}
-    for cell_id, source in cells_of(NAMES[task.split(".")[0]]):
-        if cell_id.startswith("check-") and cell_id != f"check-{number}":
-            continue
-        if cell_id == f"check-{number}":
-            capsys.readouterr()
-        exec(answer if cell_id == f"answer-{number}" else source, space)
-        if cell_id == f"check-{number}":
-            return [line for line in capsys.readouterr().out.splitlines() if line[:1] in "✓✗○"][-1]
-    raise AssertionError(f"there is no check of task {task}")
+    made, rest = before(task, os.environ["COURSE_SEED"])
+    space = dict(made)
+    exec(answer, space)
+    for _, source in rest:
+        capsys.readouterr()
+        exec(source, space)
+    return [line for line in capsys.readouterr().out.splitlines() if line[:1] in "✓✗○"][-1]
 
 
 def cases(table):
