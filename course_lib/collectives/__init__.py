@@ -27,7 +27,8 @@ anything else (flat broadcast, scatter, gather, all_to_all) async_op=True return
 elsewhere there is no async_op. Written for gloo. Under NCCL the messages of one step would have to be posted
 together, with dist.batch_isend_irecv.
 
-The autograd pairs of tensor parallelism are in `course_lib.collectives.autograd`.
+The autograd pairs of tensor parallelism are in `course_lib.collectives.autograd`; torch.distributed's own all-gather and
+reduce-scatter along any dim, and without waiting, in `course_lib.collectives.along`.
 """
 
 from course_lib.collectives.pairwise import all_to_all, all_to_all_single

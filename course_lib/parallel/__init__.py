@@ -17,4 +17,17 @@ Fully sharded (ZeRO-3): the parameters shared out as well
     sharded.py          FullyShardedDataParallel: what happens before and after each unit, forward and backward
     units.py            what a unit is, and its parameters while they are whole
     messages.py         the all-gather and the reduce-scatter of some of its parameters
+
+Tensor parallel: every weight matrix shared out, and each rank computes with its slice
+    tensor.py           ColumnParallelLinear and RowParallelLinear, with or without a sharded sequence
+    vocabulary.py       the embedding and the loss of a vocabulary that is shared out
+    tensor_model.py     tensor_parallelize: a whole GPT or BERT, and its plain state dict back; sequence parallel
+
+Context parallel: the sequence shared out, the weights whole
+    context.py          splitting a sequence; attention by all-to-all; context_parallelize
+    ring_attention.py   attention with keys and values that go round
+
+Pipeline parallel: every rank has some layers, and micro-batches go through all ranks
+    pipeline.py         run_pipeline: carries out any legal schedule of course_lib.schedules
+    stages.py           a model cut into stages; backward in two parts
 """

@@ -14,6 +14,8 @@ def trace_of(record: Kept, begin: float, end: float, emulated: str = "") -> Trac
         (_event(entry, begin, end, place) for entry in record.entries),
         key=lambda event: (event.start_s, event.rank, event.number),
     )
+    if any(label == "emulated_s" for event in events for label, _ in event.labels):
+        emulated = "; ".join(filter(None, (emulated, "emulated compute")))
     return Trace(record.world_size, end - begin, tuple(events), emulated, record.dropped)
 
 

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from course_lib.schedules.schedule import Action, Schedule
 
@@ -43,6 +44,7 @@ class Problem:
         return self.why
 
 
+@lru_cache(maxsize=256)
 def check(schedule: Schedule) -> Problem | None:
     """None if the schedule can be carried out, or the first thing that is wrong with it.
 

@@ -1,0 +1,223 @@
+"""Pipeline parallel: each rank holds some layers, and carries out its part of a schedule on micro-batches.
+
+    rank 0   stage 0 ── activation (b/m, s, h) ─►            ◄─ its gradient ──
+    rank 1                     stage 1 ── activation ─► …  loss of micro-batch i / m, backward
+
+Any schedule of `course_lib.schedules` that `check` passes: the list of actions that is drawn and simulated is the one that runs.
+"""
+
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from course_lib.layout import even_share
+from course_lib.parallel.stages import Group, defer_weights, weight_gradients
+from course_lib.ranks.spans import span
+from course_lib.schedules import Action, Schedule, check
+from course_lib.simulate import Costs
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_HEADER = 10  # int64: the dtype's number, the number of dims, up to 8 lengths
+Key = tuple[
+    str, int, int
+]  # ("F", stage, micro-batch): that stage's input;  ("I", …): the gradient of its output
+
+
+def run_pipeline(
+    stages: dict[int, nn.Module],
+    x: torch.Tensor | None,
+    target: torch.Tensor | None,
+    loss_fn: Any,
+    num_microbatches: int,
+    schedule: Schedule,
+    *,
+    group: Group = None,
+    emulate: Costs | None = None,
+) -> torch.Tensor | None:
+    """Forward and backward of one batch: every stage's gradients as in one process. Returns the loss on the last stage's rank.
+
+    stages: this rank's, by number, each a module from one tensor to one tensor, as `pipeline_stages` gives them.
+    x (b, …): the batch, wanted where stage 0 is;  target (b, …): wanted where the last stage is;  elsewhere None will do.
+    loss_fn(output, target) is a mean over samples; with equal micro-batches the mean of theirs is that of the batch. Gradients are
+    added to what is in `.grad`, as by backward(). A weight that first and last stage share gets both stages' gradient.
+
+    communication: for each micro-batch and each border between ranks the activation forward and its gradient back; once a border
+    its shape; once, between the first and the last rank, the gradient of a shared weight.
+    Messages of the next action are awaited while this one computes; nobody waits for what was sent. In the order of the
+    schedule, or not at all: a rank does nothing in between.
+    emulate: let each action last as long as it says, by sleeping, if it takes less here: more stages than cores show their true
+    shape. The trace says so.
+
+    Raises ValueError if stages, schedule, group and num_microbatches do not go together, or m does not divide b.
+    Source: Huang et al. 2019, "GPipe", section 2; Narayanan et al. 2021, section 2.2; the split backward: Qi et al. 2023.
+    """
+    run = _Run(stages, x, target, loss_fn, num_microbatches, schedule, group)
+    actions = schedule.actions[run.rank]
+    for at, action in enumerate(actions):
+        for coming in actions[at : at + 2]:
+            run.expect(coming)
+        run.wait_for(action)
+        labels = {"stage": action.stage, "microbatch": action.microbatch}
+        if emulate:
+            labels["emulated_s"] = emulate.of(action.kind, action.stage)
+        begin = time.perf_counter()
+        with span(action.kind, **labels):
+            result = run.do(action)
+            if emulate:
+                time.sleep(max(0.0, labels["emulated_s"] - (time.perf_counter() - begin)))
+        run.hand_on(action, result)
+    return run.finish()
+
+
+class _Run:
+    """One rank's state during one batch."""
+
+    def __init__(self, stages, x, target, loss_fn, m: int, schedule: Schedule, group: Group):
+        self.stages, self.loss_fn, self.m, self.schedule, self.group = stages, loss_fn, m, schedule, group
+        self.rank, self.last, self.rank_of = dist.get_rank(group), schedule.num_stages - 1, schedule.rank_of
+        self._require_fit()
+        self.device = next((p.device for stage in stages.values() for p in stage.parameters()), None)
+        self.inputs = self._microbatches(x, 0, "x")
+        self.targets = self._microbatches(target, self.last, "target")
+        self.arrived: dict[Key, Any] = {}  # a tensor, or (a tensor, the work that fills it)
+        self.live: dict[tuple[int, int], Any] = {}  # stage, micro-batch -> its input and output
+        self.later: dict[tuple[int, int], list] = {}  # weight gradients that an I has left for its W
+        self.shapes: dict[tuple[str, int], tuple[torch.Size, torch.dtype]] = {}  # by kind and stage
+        self.sent: list[tuple[dist.Work, torch.Tensor]] = []
+        self.losses: list[torch.Tensor] = []
+        split = any(a.kind == "I" for a in schedule.actions[self.rank])
+        self.deferring = {number: defer_weights(stage) for number, stage in stages.items() if split}
+
+    def do(self, action: Action) -> torch.Tensor | None:
+        """Compute. Returns what another stage wants: an activation, the gradient of an input, or nothing."""
+        kind, stage, i = action
+        if kind == "F":
+            x = self.inputs[i] if stage == 0 else self.arrived.pop(("F", stage, i)).requires_grad_()
+            y = self.stages[stage](x)
+            if stage == self.last:
+                y = self.loss_fn(y, self.targets[i]) / self.m
+                self.losses.append(y.detach())
+            self.live[stage, i] = x, y
+            self.shapes["I", stage] = y.shape, y.dtype  # of the gradient that comes back
+            return y.detach()
+        if kind == "W":
+            weight_gradients(self.later.pop((stage, i)))
+            return None
+        x, y = self.live.pop((stage, i))
+        grad = None if stage == self.last else self.arrived.pop(("I", stage, i))
+        if kind == "B":
+            y.backward(grad)
+        else:
+            with self.deferring[stage]() as later:
+                y.backward(grad)
+            self.later[stage, i] = later
+        return x.grad
+
+    def hand_on(self, action: Action, result: torch.Tensor | None) -> None:
+        """Give it to the stage that wants it, on this rank or another."""
+        kind, stage, i = action
+        to = stage + 1 if kind == "F" else stage - 1
+        if kind == "W" or not 0 <= to <= self.last:
+            return
+        key, owner = ("F" if kind == "F" else "I", to, i), self.rank_of[to]
+        if owner == self.rank:
+            self.arrived[key] = result
+            return
+        if kind == "F" and i == self.first_microbatch(stage):
+            self._send(_header(result), owner, self._tag(("H", to, 0)))
+        self._send(result.contiguous(), owner, self._tag(key))
+
+    def first_microbatch(self, stage: int) -> int:
+        """The one whose forward a stage does first: its message brings the shape."""
+        actions = self.schedule.actions[self.rank_of[stage]]
+        return next(a.microbatch for a in actions if a.kind == "F" and a.stage == stage)
+
+    def expect(self, action: Action) -> None:
+        """Post the receive of what this action needs from another rank, if its shape is known."""
+        kind, stage, i = action
+        source = stage - 1 if kind == "F" else stage + 1
+        key = ("F" if kind == "F" else "I", stage, i)
+        if kind == "W" or not 0 <= source <= self.last or self.rank_of[source] == self.rank:
+            return
+        like = self.shapes.get(key[:2])
+        if key in self.arrived or like is None:
+            return
+        buffer = torch.empty(like[0], dtype=like[1], device=self.device)
+        work = dist.irecv(buffer, group=self.group, group_src=self.rank_of[source], tag=self._tag(key))
+        self.arrived[key] = buffer, work
+
+    def wait_for(self, action: Action) -> None:
+        """Stand still until what this action needs is here."""
+        kind, stage, i = action
+        key = ("F" if kind == "F" else "I", stage, i)
+        if kind == "F" and stage and self.rank_of[stage - 1] != self.rank and key[:2] not in self.shapes:
+            header = torch.empty(_HEADER, dtype=torch.int64)
+            tag = self._tag(("H", stage, 0))
+            dist.recv(header, group=self.group, group_src=self.rank_of[stage - 1], tag=tag)
+            dtype, dims, *lengths = header.tolist()
+            self.shapes[key[:2]] = torch.Size(lengths[:dims]), _DTYPES[dtype]
+            self.expect(action)
+        if isinstance(self.arrived.get(key), tuple):
+            buffer, work = self.arrived[key]
+            work.wait()
+            self.arrived[key] = buffer
+
+    def finish(self) -> torch.Tensor | None:
+        """Wait for what is still being sent; add up the gradient of a shared weight; the loss, where the last stage is."""
+        for work, _ in self.sent:
+            work.wait()
+        self._sum_shared_weight()
+        return torch.stack(self.losses).sum() if self.losses else None
+
+    def _sum_shared_weight(self) -> None:
+        ends = {number: getattr(self.stages.get(number), "shared_weight", None) for number in (0, self.last)}
+        first, last = self.rank_of[0], self.rank_of[self.last]
+        mine = ends[0] if self.rank == first else ends[self.last]
+        if first == last or self.rank not in (first, last) or mine is None or not mine.requires_grad:
+            return
+        other, theirs = last if self.rank == first else first, torch.empty_like(mine.grad)
+        tag = self._tag(("H", 0, 0))
+        work = dist.isend(mine.grad.clone(), group=self.group, group_dst=other, tag=tag)
+        dist.recv(theirs, group=self.group, group_src=other, tag=tag)
+        work.wait()
+        mine.grad += theirs
+
+    def _send(self, tensor: torch.Tensor, to: int, tag: int) -> None:
+        self.sent = [(work, kept) for work, kept in self.sent if not work.is_completed()]
+        self.sent.append((dist.isend(tensor, group=self.group, group_dst=to, tag=tag), tensor))
+
+    def _tag(self, key: Key) -> int:
+        """gloo keeps messages of different tags apart, so each has its own and none can be taken for another."""
+        kind, stage, i = key
+        return ("FIH".index(kind) * (self.last + 1) + stage) * self.m + i
+
+    def _microbatches(self, batch: torch.Tensor | None, stage: int, name: str) -> tuple[torch.Tensor, ...]:
+        if self.rank_of[stage] != self.rank:
+            return ()
+        if batch is None:
+            raise ValueError(
+                f"rank {self.rank} has stage {stage} and needs {name}, the whole batch, not None."
+            )
+        even_share(len(batch), self.m, f"rank {self.rank}: the batch of {name}")
+        return batch.chunk(self.m)
+
+    def _require_fit(self) -> None:
+        p, mine = dist.get_world_size(self.group), [s for s, r in self.rank_of.items() if r == self.rank]
+        problems = (
+            (p != self.schedule.num_ranks, f"is for {self.schedule.num_ranks} ranks, and the group has {p}"),
+            (self.m != self.schedule.num_microbatches,
+             f"is for {self.schedule.num_microbatches} micro-batches, not {self.m}"),
+            (check(self.schedule), f"cannot be carried out: {check(self.schedule)}"),
+            (sorted(mine) != sorted(self.stages), f"wants stages {sorted(mine)} here, not {sorted(self.stages)}"),
+        )  # fmt: skip
+        for wrong, why in problems:
+            if wrong:
+                raise ValueError(f"rank {self.rank}: {self.schedule.name} {why}.")
+
+
+def _header(tensor: torch.Tensor) -> torch.Tensor:
+    fields = [_DTYPES.index(tensor.dtype), tensor.dim(), *tensor.shape]
+    return torch.tensor(fields + [0] * (_HEADER - len(fields)))
