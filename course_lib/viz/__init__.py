@@ -7,6 +7,7 @@ from course_lib.viz.prediction import Prediction, predict
 from course_lib.viz.roofline import RooflineExplorer, roofline
 from course_lib.viz.timeline import Timeline, timeline
 from course_lib.viz.traffic import TrafficMatrix, traffic
+from course_lib.viz.transformer_block import TransformerBlock, transformer_block
 from course_lib.viz.widgets import Sharding, sharding
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Sharding",
     "Timeline",
     "TrafficMatrix",
+    "TransformerBlock",
     "animate",
     "memory_estimator",
     "predict",
@@ -27,4 +29,5 @@ __all__ = [
     "sharding",
     "timeline",
     "traffic",
+    "transformer_block",
 ]
