@@ -11,7 +11,7 @@ from course_lib.data import text_batch
 from course_lib.models.gpt import GPT
 from course_lib.parallel import pipeline, stages
 from course_lib.parallel.pipeline import run_pipeline
-from course_lib.parallel.stages import cut, defer_weights, pipeline_stages, weight_gradients
+from course_lib.parallel.stages import cut, defer_weights, parameters_of, pipeline_stages, weight_gradients
 from course_lib.schedules import (
     dualpipe_v,
     gpipe,
@@ -123,8 +123,7 @@ def test_several_steps_train_as_one_process_and_state_dicts_join_to_the_plain_on
         torch.manual_seed(dist.get_rank())
         schedule = zb_v(dist.get_world_size(), 4)
         mine = pipeline_stages(build(True), schedule)
-        parameters = {id(w): w for stage in mine.values() for w in stage.parameters()}
-        optimizer = torch.optim.AdamW(parameters.values(), lr=0.01)
+        optimizer = torch.optim.AdamW(parameters_of(mine), lr=0.01)
         for step in range(3):
             x, y = (tokens % 64 for tokens in text_batch(step, 8, CONTEXT))
             optimizer.zero_grad()

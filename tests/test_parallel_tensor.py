@@ -12,6 +12,7 @@ from course_lib.cost.step_time import tensor_parallel_bytes
 from course_lib.data import text_batch
 from course_lib.models.gpt import GPT, Attention
 from course_lib.parallel import tensor, tensor_model
+from course_lib.parallel.context import context_parallelize
 from course_lib.parallel.tensor import ColumnParallelLinear, RowParallelLinear
 from course_lib.parallel.tensor_model import full_state_dict, tensor_parallelize
 from course_lib.parallel.vocabulary import vocab_parallel_cross_entropy
@@ -214,6 +215,8 @@ REFUSED = [
     (lambda: tensor_parallelize(GPT(width=12, num_heads=3)), "the number of heads is 3, which 2 ranks cannot share equally; 2 or 4 would do"),
     (lambda: tensor_parallelize(GPT(width=16, num_heads=4, num_kv_heads=1)), "the number of key and value heads is 1"),
     (lambda: tensor_parallelize(GPT(vocab_size=257)), r"weight of VocabParallelEmbedding, \(257, 128\), is 257"),
+    (lambda: tensor_parallelize(context_parallelize(GPT())), "attention is a RingAttention already: start from a plain model"),
+    (lambda: context_parallelize(tensor_parallelize(GPT())), "attention is a HeadParallelAttention already"),
     (lambda: tensor_parallelize(nn.Linear(2, 2)), "Linear has no Attention of course_lib.models"),
     (lambda: ColumnParallelLinear(2, 2, group=dist.new_group([0])), "rank 1 is not in the group"),
     (lambda: tensor_parallelize(GPT(context=8, num_layers=1), sequence_parallel=True)(torch.zeros(1, 5, dtype=torch.int64)),

@@ -34,6 +34,7 @@ from course_lib.collectives.messages import Member
 from course_lib.layout import even_share, nearest_multiples
 from course_lib.models.gpt import Attention
 from course_lib.parallel.ring_attention import check_shapes, ring_attention
+from course_lib.parallel.start import plain_attentions
 
 Group = dist.ProcessGroup | None
 
@@ -100,11 +101,12 @@ def all_to_all_attention(
     backward: the same of their gradients.
     heads and kv_heads must be divisible by c. zigzag: how the sequence was split, as in split_sequence.
 
-    Raises ValueError if they are not, for shapes that do not go together, or if the caller is not in the group.
+    Raises ValueError if they are not, for shapes that do not go together, for zigzag with an odd s/c, and if the caller
+    is not in the group.
     Source: Jacobs et al. 2023, "DeepSpeed Ulysses", section 3.
     """
     c = Member.of(group).size
-    check_shapes(q, k, v)
+    check_shapes(q, k, v, in_halves=zigzag and c > 1)
     _check_heads(q.shape[1], k.shape[1], group)
     heads = [q.shape[1] // c, k.shape[1] // c, k.shape[1] // c]
     parts = zip(*(x.chunk(c, 1) for x in (q, k, v)), strict=True)  # for each rank its heads of q, k and v
@@ -124,18 +126,14 @@ def context_parallelize(
     The weights stay whole and are left as they are: `DataParallel` makes them equal, and averages their gradients.
     Communication: none here; in forward and backward that of the method, for each Attention.
 
-    Raises ValueError for another method, if the model has no Attention, if the caller is not in the group, and for
+    Raises ValueError for another method, if the model has no Attention or one that is split already, if the caller is not in the group, and for
     "all_to_all" if c does not divide the heads, those of keys and values too.
     """
     kinds = {"ring": RingAttention, "all_to_all": AllToAllAttention}
     if method not in kinds:
         raise ValueError(f"method is {method!r}: attention goes across ranks by {' or '.join(kinds)}.")
     Member.of(group)
-    found = [module for module in model.modules() if isinstance(module, Attention)]
-    if not found:
-        raise ValueError(
-            f"{type(model).__name__} has no Attention of course_lib.models: build a GPT or a BERT."
-        )
+    found = plain_attentions(model)
     for attention in found:
         if method == "all_to_all":
             widths = attention.q.out_features, attention.k.out_features

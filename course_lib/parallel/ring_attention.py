@@ -46,7 +46,7 @@ def ring_attention(
     forward: c−1 messages to the next rank, each a k and a v, while it computes: 2(c−1)|k| elements sent by each rank;
     backward: c−1 such messages, and c−1 of their gradients: 4(c−1)|k| elements.
     Kept for backward: q, k, v, the output, and L, a number for each query and head. While it computes, a rank holds
-    TILE scores, or those of 32 places if these are more, and in backward their gradients too.
+    TILE scores, or those of 64 places if these are more, and in backward their gradients too.
     causal: a token sees itself and those before it. What is hidden is not computed, but for the tiles on the diagonal.
     zigzag: how the sequence was split, as in split_sequence.
     heads must be divisible by kv_heads: head i uses head i · kv_heads // heads of k, v. Computed in float32 at least.
@@ -54,18 +54,12 @@ def ring_attention(
     Raises ValueError for shapes that do not go together, for zigzag with an odd s/c, if the caller is not in the group.
     """
     me = Member.of(group)
-    check_shapes(q, k, v)
-    s = q.shape[2]
-    if causal and zigzag and me.size > 1 and s % 2:
-        raise ValueError(
-            f"rank {dist.get_rank()}: q of shape {tuple(q.shape)} has {s} places of the sequence, and zigzag needs two "
-            f"equal chunks of it; {nearest_multiples(s, 2)} would do, or zigzag=False."
-        )
+    check_shapes(q, k, v, in_halves=zigzag and me.size > 1)
     return _RingAttention.apply(q, k, v, me, causal, zigzag)
 
 
-def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-    """Raise ValueError unless these are queries, keys and values of one attention."""
+def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, in_halves: bool) -> None:
+    """Raise ValueError unless these are queries, keys and values of one attention, and of two chunks if in_halves."""
     fits = q.dim() == k.dim() == 4 and k.shape == v.shape and q.dtype == k.dtype == v.dtype
     fits = fits and (q.shape[0], *q.shape[2:]) == (k.shape[0], *k.shape[2:]) and q.shape[1] % k.shape[1] == 0
     if not fits:
@@ -73,6 +67,12 @@ def check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         raise ValueError(
             f"rank {dist.get_rank()}: {', '.join(found)} do not go together: give (b, heads, s/c, head_width) of one "
             "dtype, alike but for the heads, of which k and v have equally many, a divisor of those of q."
+        )
+    s = q.shape[2]
+    if in_halves and s % 2:
+        raise ValueError(
+            f"rank {dist.get_rank()}: q of shape {tuple(q.shape)} has {s} places of the sequence, and zigzag needs two "
+            f"equal chunks of it; {nearest_multiples(s, 2)} would do, or zigzag=False."
         )
 
 
@@ -195,7 +195,7 @@ def _tiles(
         seen = s // 2 if zigzag else s
     elif causal and source > me.rank:
         first = s // 2 if zigzag else s
-    height = max(32, TILE // (n * g * s))
+    height = max(64, TILE // (n * g * s))
     for start in range(first, s, height):
         stop = min(start + height, s)
         rows = slice(start * g, stop * g)

@@ -84,6 +84,11 @@ def pipeline_stages(model: nn.Module, schedule: Schedule, group: Group = None) -
     return {number: stages[number] for number, owner in sorted(schedule.rank_of.items()) if owner == rank}
 
 
+def parameters_of(stages: dict[int, nn.Module]) -> list[nn.Parameter]:
+    """What this rank's optimizer steps: every parameter once, also one that its first and last stage share."""
+    return list(dict.fromkeys(p for stage in stages.values() for p in stage.parameters()))
+
+
 class DeferringLinear(nn.Linear):
     """nn.Linear whose weight gradient can be left for later: inside `deferring`, backward computes the others only."""
 

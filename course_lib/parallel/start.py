@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from course_lib.models.gpt import Attention
+
 
 def start_as_one(module: nn.Module, group: dist.ProcessGroup | None) -> None:
     """Broadcast every parameter and buffer from the group's rank 0, in place.
@@ -36,6 +38,24 @@ def require_same(named: Mapping[str, torch.Tensor], group: dist.ProcessGroup | N
             here, there = first.get(name, f"no {name}"), theirs.get(name, f"no {name}")
             if here != there:
                 raise ValueError(f"rank {rank} has {there} where rank 0 has {here}: {next_step}")
+
+
+def plain_attentions(model: nn.Module) -> list[Attention]:
+    """The model's Attentions, which a strategy is about to replace by its own.
+
+    Raises ValueError if there is none, or if one was replaced before: a second strategy would undo the first without a word.
+    """
+    found = [module for module in model.modules() if isinstance(module, Attention)]
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no Attention of course_lib.models: build a GPT or a BERT."
+        )
+    for attention in found:
+        if type(attention) is not Attention:
+            raise ValueError(
+                f"this model's attention is a {type(attention).__name__} already: start from a plain model, and split it in one way."
+            )
+    return found
 
 
 def _describe(name: str, tensor: torch.Tensor) -> str:

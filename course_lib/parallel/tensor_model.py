@@ -21,7 +21,7 @@ from course_lib.collectives.along import all_gather_along
 from course_lib.collectives.autograd import copy_to_group, split_to_group
 from course_lib.layout import even_share
 from course_lib.models.gpt import Attention
-from course_lib.parallel.start import start_as_one
+from course_lib.parallel.start import plain_attentions, start_as_one
 from course_lib.parallel.tensor import ColumnParallelLinear, Group, RowParallelLinear, column_parallel
 from course_lib.parallel.vocabulary import VocabParallelEmbedding
 
@@ -44,13 +44,9 @@ def tensor_parallelize(
     10bsh(t−1)/t elements for a t-th of those bytes of memory.
 
     Raises ValueError if t does not divide the heads, a width or the vocabulary, and, in forward, the sequence; if the caller
-    is not in the group; if the model has no Attention to split.
+    is not in the group; if the model has no Attention to split, or one that is split already.
     """
-    found = [m for m in model.modules() if isinstance(m, Attention)]
-    if not found:
-        raise ValueError(
-            f"{type(model).__name__} has no Attention of course_lib.models: build a GPT or a BERT."
-        )
+    found = plain_attentions(model)
     start_as_one(model, group)
     t, rank = dist.get_world_size(group), dist.get_rank(group)
     for attention in found:
