@@ -87,6 +87,11 @@ class Simulation:
         peak = max(self.peak_activations)
         return f"{self.schedule.name}: {self.makespan_s:g} s, bubble {self.bubble:.3g}, at most {peak} micro-batches' activations"
 
+    def _repr_html_(self) -> str:
+        from course_lib.viz.schedule_gantt import shown  # a simulation needs no picture before it is shown
+
+        return shown(self)
+
 
 def simulate(schedule: Schedule, costs: Costs | None = None) -> Simulation:
     """Let every rank do its actions in order, each as soon as the rank is free and what it needs has arrived.
