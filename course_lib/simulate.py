@@ -118,6 +118,31 @@ def simulate(schedule: Schedule, costs: Costs | None = None) -> Simulation:
     return Simulation(schedule, costs, tuple(map(tuple, times)))
 
 
+def measured(schedule: Schedule, trace: Trace, costs: Costs | None = None) -> Simulation:
+    """The same value with the times of a real run of run_pipeline: it draws itself in the same way, and can be compared.
+
+    Raises ValueError if the trace has not one span for each action of the schedule.
+    """
+    spans = [
+        [
+            e
+            for e in trace.events
+            if e.is_span and e.rank == rank and dict(e.labels).keys() >= {"stage", "microbatch"}
+        ]
+        for rank in range(schedule.num_ranks)
+    ]
+    begin = min((e.start_s for rank in spans for e in rank), default=0.0)
+    times = []
+    for rank, (events, actions) in enumerate(zip(spans, schedule.actions, strict=True)):
+        ran = [(e.operation, *(dict(e.labels)[name] for name in ("stage", "microbatch"))) for e in events]
+        if ran != [tuple(action) for action in actions]:
+            raise ValueError(
+                f"rank {rank} of this trace did not run {schedule.name} once: {len(ran)} actions, not {len(actions)}."
+            )
+        times.append(tuple((e.start_s - begin, e.end_s - begin) for e in events))
+    return Simulation(schedule, costs or Costs(), tuple(times))
+
+
 def _event(rank: int, number: int, action: Action, start_s: float, end_s: float) -> Event:
     labels = (("stage", action.stage), ("microbatch", action.microbatch))
     return Event(rank, "span", action.kind, start_s, end_s, labels=labels, number=number)

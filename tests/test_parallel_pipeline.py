@@ -1,5 +1,7 @@
 """Pipeline parallel: every schedule gives the loss and every gradient of one process, float64, another seed on every rank."""
 
+import random
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -22,7 +24,8 @@ from course_lib.schedules import (
     zb_h1,
     zb_v,
 )
-from course_lib.simulate import Costs, simulate
+from course_lib.simulate import Costs, measured, simulate
+from tests.test_schedules import random_legal
 
 CONTEXT = 6
 
@@ -84,6 +87,14 @@ def test_every_schedule_gives_the_loss_and_the_gradients_of_one_process(p):
     for number, (schedule, tied, b) in enumerate(cases):
         found = differences([rank[number] for rank in run], one_process(tied, b))
         assert max(found) <= 1e-10, f"{schedule.name}, p = {p}, m = {schedule.num_microbatches}: {found}"
+
+
+def test_random_legal_schedules_run_too():
+    made = [random_legal(3, 4, random.Random(seed)) for seed in range(12)]
+    run = launch(lambda: [on_a_rank(schedule, True, 8) for schedule in made], 3)
+    truth = one_process(True, 8)
+    for number, schedule in enumerate(made):
+        assert max(differences([rank[number] for rank in run], truth)) <= 1e-10, str(schedule)
 
 
 def test_any_sequential_can_be_cut_and_shapes_change_on_the_way():
@@ -246,10 +257,12 @@ def test_with_emulated_compute_a_run_lasts_as_long_as_its_simulation(schedule):
         run_pipeline(mine, x, x, F.mse_loss, schedule.num_microbatches, schedule, emulate=costs)
 
     trace = launch(fn, 4, link=Link(0.01, 1)).trace
-    spans = [e for e in trace.events if e.is_span]
-    measured = max(e.end_s for e in spans) - min(e.start_s for e in spans)
-    expected = simulate(schedule, costs).makespan_s
-    assert 0.99 * expected < measured < 1.5 * expected  # a busy machine only ever adds
+    found, expected = measured(schedule, trace), simulate(schedule, costs)
+    assert 0.99 < found.makespan_s / expected.makespan_s < 1.5  # a busy machine only ever adds
+    for ran, planned in zip(found.times, expected.times, strict=True):
+        assert all(at >= start - 1e-3 for (at, _), (start, _) in zip(ran, planned, strict=True))
+    with pytest.raises(ValueError, match="did not run GPipe once"):
+        measured(gpipe(4, 2), trace)
     assert "emulated compute" in trace.emulated
 
 

@@ -29,5 +29,6 @@ Context parallel: the sequence shared out, the weights whole
 
 Pipeline parallel: every rank has some layers, and micro-batches go through all ranks
     pipeline.py         run_pipeline: carries out any legal schedule of course_lib.schedules
+    stage_messages.py   what goes between stages, and when it is awaited
     stages.py           a model cut into stages; backward in two parts
 """

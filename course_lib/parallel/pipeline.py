@@ -14,16 +14,11 @@ import torch.distributed as dist
 from torch import nn
 
 from course_lib.layout import even_share
+from course_lib.parallel.stage_messages import StageMessages
 from course_lib.parallel.stages import Group, defer_weights, weight_gradients
 from course_lib.ranks.spans import span
 from course_lib.schedules import Action, Schedule, check
 from course_lib.simulate import Costs
-
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_HEADER = 10  # int64: the dtype's number, the number of dims, up to 8 lengths
-Key = tuple[
-    str, int, int
-]  # ("F", stage, micro-batch): that stage's input;  ("I", …): the gradient of its output
 
 
 def run_pipeline(
@@ -58,8 +53,8 @@ def run_pipeline(
     actions = schedule.actions[run.rank]
     for at, action in enumerate(actions):
         for coming in actions[at : at + 2]:
-            run.expect(coming)
-        run.wait_for(action)
+            run.messages.expect(coming)
+        run.messages.wait_for(action)
         labels = {"stage": action.stage, "microbatch": action.microbatch}
         if emulate:
             labels["emulated_s"] = emulate.of(action.kind, action.stage)
@@ -68,7 +63,7 @@ def run_pipeline(
             result = run.do(action)
             if emulate:
                 time.sleep(max(0.0, labels["emulated_s"] - (time.perf_counter() - begin)))
-        run.hand_on(action, result)
+        run.messages.hand_on(action, result)
     return run.finish()
 
 
@@ -79,14 +74,12 @@ class _Run:
         self.stages, self.loss_fn, self.m, self.schedule, self.group = stages, loss_fn, m, schedule, group
         self.rank, self.last, self.rank_of = dist.get_rank(group), schedule.num_stages - 1, schedule.rank_of
         self._require_fit()
-        self.device = next((p.device for stage in stages.values() for p in stage.parameters()), None)
+        device = next((p.device for stage in stages.values() for p in stage.parameters()), None)
+        self.messages = StageMessages(schedule, group, device)
         self.inputs = self._microbatches(x, 0, "x")
         self.targets = self._microbatches(target, self.last, "target")
-        self.arrived: dict[Key, Any] = {}  # a tensor, or (a tensor, the work that fills it)
         self.live: dict[tuple[int, int], Any] = {}  # stage, micro-batch -> its input and output
         self.later: dict[tuple[int, int], list] = {}  # weight gradients that an I has left for its W
-        self.shapes: dict[tuple[str, int], tuple[torch.Size, torch.dtype]] = {}  # by kind and stage
-        self.sent: list[tuple[dist.Work, torch.Tensor]] = []
         self.losses: list[torch.Tensor] = []
         split = any(a.kind == "I" for a in schedule.actions[self.rank])
         self.deferring = {number: defer_weights(stage) for number, stage in stages.items() if split}
@@ -95,19 +88,19 @@ class _Run:
         """Compute. Returns what another stage wants: an activation, the gradient of an input, or nothing."""
         kind, stage, i = action
         if kind == "F":
-            x = self.inputs[i] if stage == 0 else self.arrived.pop(("F", stage, i)).requires_grad_()
+            x = self.inputs[i] if stage == 0 else self.messages.take(action).requires_grad_()
             y = self.stages[stage](x)
             if stage == self.last:
                 y = self.loss_fn(y, self.targets[i]) / self.m
                 self.losses.append(y.detach())
             self.live[stage, i] = x, y
-            self.shapes["I", stage] = y.shape, y.dtype  # of the gradient that comes back
+            self.messages.expect_gradient_like(stage, y)
             return y.detach()
         if kind == "W":
             weight_gradients(self.later.pop((stage, i)))
             return None
         x, y = self.live.pop((stage, i))
-        grad = None if stage == self.last else self.arrived.pop(("I", stage, i))
+        grad = None if stage == self.last else self.messages.take(action)
         if kind == "B":
             y.backward(grad)
         else:
@@ -116,60 +109,10 @@ class _Run:
             self.later[stage, i] = later
         return x.grad
 
-    def hand_on(self, action: Action, result: torch.Tensor | None) -> None:
-        """Give it to the stage that wants it, on this rank or another."""
-        kind, stage, i = action
-        to = stage + 1 if kind == "F" else stage - 1
-        if kind == "W" or not 0 <= to <= self.last:
-            return
-        key, owner = ("F" if kind == "F" else "I", to, i), self.rank_of[to]
-        if owner == self.rank:
-            self.arrived[key] = result
-            return
-        if kind == "F" and i == self.first_microbatch(stage):
-            self._send(_header(result), owner, self._tag(("H", to, 0)))
-        self._send(result.contiguous(), owner, self._tag(key))
-
-    def first_microbatch(self, stage: int) -> int:
-        """The one whose forward a stage does first: its message brings the shape."""
-        actions = self.schedule.actions[self.rank_of[stage]]
-        return next(a.microbatch for a in actions if a.kind == "F" and a.stage == stage)
-
-    def expect(self, action: Action) -> None:
-        """Post the receive of what this action needs from another rank, if its shape is known."""
-        kind, stage, i = action
-        source = stage - 1 if kind == "F" else stage + 1
-        key = ("F" if kind == "F" else "I", stage, i)
-        if kind == "W" or not 0 <= source <= self.last or self.rank_of[source] == self.rank:
-            return
-        like = self.shapes.get(key[:2])
-        if key in self.arrived or like is None:
-            return
-        buffer = torch.empty(like[0], dtype=like[1], device=self.device)
-        work = dist.irecv(buffer, group=self.group, group_src=self.rank_of[source], tag=self._tag(key))
-        self.arrived[key] = buffer, work
-
-    def wait_for(self, action: Action) -> None:
-        """Stand still until what this action needs is here."""
-        kind, stage, i = action
-        key = ("F" if kind == "F" else "I", stage, i)
-        if kind == "F" and stage and self.rank_of[stage - 1] != self.rank and key[:2] not in self.shapes:
-            header = torch.empty(_HEADER, dtype=torch.int64)
-            tag = self._tag(("H", stage, 0))
-            dist.recv(header, group=self.group, group_src=self.rank_of[stage - 1], tag=tag)
-            dtype, dims, *lengths = header.tolist()
-            self.shapes[key[:2]] = torch.Size(lengths[:dims]), _DTYPES[dtype]
-            self.expect(action)
-        if isinstance(self.arrived.get(key), tuple):
-            buffer, work = self.arrived[key]
-            work.wait()
-            self.arrived[key] = buffer
-
     def finish(self) -> torch.Tensor | None:
         """Wait for what is still being sent; add up the gradient of a shared weight; the loss, where the last stage is."""
-        for work, _ in self.sent:
-            work.wait()
         self._sum_shared_weight()
+        self.messages.finish()
         return torch.stack(self.losses).sum() if self.losses else None
 
     def _sum_shared_weight(self) -> None:
@@ -178,21 +121,7 @@ class _Run:
         mine = ends[0] if self.rank == first else ends[self.last]
         if first == last or self.rank not in (first, last) or mine is None or not mine.requires_grad:
             return
-        other, theirs = last if self.rank == first else first, torch.empty_like(mine.grad)
-        tag = self._tag(("H", 0, 0))
-        work = dist.isend(mine.grad.clone(), group=self.group, group_dst=other, tag=tag)
-        dist.recv(theirs, group=self.group, group_src=other, tag=tag)
-        work.wait()
-        mine.grad += theirs
-
-    def _send(self, tensor: torch.Tensor, to: int, tag: int) -> None:
-        self.sent = [(work, kept) for work, kept in self.sent if not work.is_completed()]
-        self.sent.append((dist.isend(tensor, group=self.group, group_dst=to, tag=tag), tensor))
-
-    def _tag(self, key: Key) -> int:
-        """gloo keeps messages of different tags apart, so each has its own and none can be taken for another."""
-        kind, stage, i = key
-        return ("FIH".index(kind) * (self.last + 1) + stage) * self.m + i
+        self.messages.add_from(last if self.rank == first else first, mine.grad)
 
     def _microbatches(self, batch: torch.Tensor | None, stage: int, name: str) -> tuple[torch.Tensor, ...]:
         if self.rank_of[stage] != self.rank:
@@ -216,8 +145,3 @@ class _Run:
         for wrong, why in problems:
             if wrong:
                 raise ValueError(f"rank {self.rank}: {self.schedule.name} {why}.")
-
-
-def _header(tensor: torch.Tensor) -> torch.Tensor:
-    fields = [_DTYPES.index(tensor.dtype), tensor.dim(), *tensor.shape]
-    return torch.tensor(fields + [0] * (_HEADER - len(fields)))

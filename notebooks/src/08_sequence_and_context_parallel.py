@@ -437,7 +437,7 @@ axes.legend();
 # %% [markdown]
 # Plain attention takes four times the memory for twice the text. The ring takes twice as much, even on one rank: it works its way through a block in tiles of scores, and keeps none of them. That is what *FlashAttention* does with the blocks of one GPU (Dao et al. 2022).
 #
-# With $c$ ranks each tensor is a $c$-th as long. But there are more of them: keys, values and their gradients are there at hand *and* under way, about twice as many in all. So two ranks hold about what one did, and from there on **twice the ranks hold half, or twice the text in the same memory**, down to what one tile takes.
+# With $c$ ranks each tensor is a $c$-th as long. But there are more of them, since keys, values and their gradients are there at hand *and* under way, and some tiles of scores are there whatever $c$ is. So two ranks hold little less than one did. **The gain comes with more ranks and longer texts: in the end, twice the ranks, twice the text in the same memory.**
 #
 # ## The other way: trade tokens for heads
 #

@@ -78,7 +78,7 @@ print("the gradients of one process:", all(map(torch.allclose, grads, truth)))
 from course_lib.parallel.pipeline import run_pipeline
 from course_lib.parallel.stages import cut
 from course_lib.schedules import check, dualpipe_v, gpipe, interleaved, one_f_one_b, parse, relay, zb_h1, zb_v
-from course_lib.simulate import Costs, simulate
+from course_lib.simulate import Costs, measured, simulate
 
 
 def small_layers(num_stages):
@@ -290,8 +290,18 @@ costs, link = Costs(0.02, 0.04, message_s=0.005), Link(latency_s=0.005, bandwidt
 print("4 ranks, 8 micro-batches     simulated   measured")
 for made in (gpipe(4, 8), one_f_one_b(4, 8), interleaved(4, 8, 2), zb_h1(4, 8), zb_v(4, 8)):
     thin = costs if made.num_stages == 4 else replace(costs, forward_s=0.01, backward_s=0.02)
-    measured = seconds(launch(emulated, 4, made, thin, link=link))
-    print(f"{made.name:28s}{simulate(made, thin).makespan_s:8.3f} s{measured:9.3f} s")
+    took = seconds(launch(emulated, 4, made, thin, link=link))
+    print(f"{made.name:28s}{simulate(made, thin).makespan_s:8.3f} s{took:9.3f} s")
+
+# %% [markdown]
+# One of them, action by action. First simulated, then as four real ranks ran it:
+
+# %%
+run = launch(emulated, 4, one_f_one_b(4, 8), costs, link=link)
+simulate(one_f_one_b(4, 8), costs)
+
+# %%
+measured(one_f_one_b(4, 8), run.trace, costs)
 
 # %% [markdown]
 # What is measured beyond the simulation is what starting actions, and your machine's other work, cost. Look at GPipe and 1F1B: with messages that take time they are no longer equal. In 1F1B a rank waits in every turn for a message that GPipe would have had long before.
