@@ -30,8 +30,8 @@ def warm():
     launch(sum_of_ranks, 2)
 
 
-def fails(fn, world_size, tmp_path, within_s=4.0, error=RankError, **options):
-    """Launch fn, which must fail within the time given, leave no process, and not harm the next launch."""
+def fails(fn, world_size, tmp_path, within_s=15.0, error=RankError, **options):
+    """Launch fn, which must fail long before the timeout of 60 s, leave no process, and not harm the next launch."""
 
     def noted():
         note_pid(tmp_path)
@@ -150,7 +150,7 @@ def test_a_crash_shows_its_python_line(world_size, tmp_path):
             ctypes.string_at(0)
         dist.all_reduce(torch.ones(1))
 
-    error = fails(fn, world_size, tmp_path, within_s=5)
+    error = fails(fn, world_size, tmp_path)
     assert error.rank == 1 and "SIGSEGV" in error.summary and "ctypes.string_at(0)" in str(error)
 
 
@@ -164,7 +164,7 @@ def test_timeout_shows_where_every_rank_was(world_size, tmp_path):
             dist.recv(torch.ones(1), 0)
         return "done"
 
-    error = fails(fn, world_size, tmp_path, within_s=4.5, error=RankTimeout, timeout_s=1)
+    error = fails(fn, world_size, tmp_path, error=RankTimeout, timeout_s=1)
     text = str(error)
     assert error.summary == "rank 0 was still running after 1 s, and rank 1 waited for it in recv"
     assert "time.sleep(0.01)" in text and "waits in recv for rank 0" in text
@@ -179,7 +179,7 @@ def test_a_rank_stuck_outside_python_still_gives_its_stack(tmp_path):
         libc = ctypes.PyDLL(None)  # PyDLL keeps the GIL: no Python code can run in this process
         libc.sleep(60)
 
-    error = fails(fn, 2, tmp_path, within_s=4.5, error=RankTimeout, timeout_s=1)
+    error = fails(fn, 2, tmp_path, error=RankTimeout, timeout_s=1)
     assert "libc.sleep(60)" in str(error)
 
 
@@ -212,7 +212,7 @@ def test_a_memory_hog_is_stopped_by_its_limit(world_size, tmp_path):
             return len(hoard)
         dist.barrier()
 
-    error = fails(fn, world_size, tmp_path, within_s=6, memory_limit_gb=3)
+    error = fails(fn, world_size, tmp_path, memory_limit_gb=3)
     assert error.rank == 1 and "the limit is 3.0 GiB a rank" in str(error) and "memory_limit_gb" in str(error)
 
 
@@ -310,7 +310,7 @@ def test_interrupting_a_script_leaves_nothing_and_the_next_launch_works(tmp_path
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert out.splitlines()[-1] == "interrupted 6.0", err
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 10
     assert "time.sleep(300)" in err and "waits in all_reduce for rank 0" in err
     assert not survivors(tmp_path)
 
@@ -387,7 +387,7 @@ def test_interrupting_and_restarting_a_kernel_leaves_nothing(kernel, tmp_path):
         begin = time.monotonic()
         manager.interrupt_kernel()
         # A cell sent before the error has come back would be dropped by Jupyter: wait for it.
-        assert reply(client, stuck)["ename"] == "KeyboardInterrupt" and time.monotonic() - begin < 2
+        assert reply(client, stuck)["ename"] == "KeyboardInterrupt" and time.monotonic() - begin < 10
         out, error = execute(client, "print(launch(sum_of_ranks, 4).results)")
         assert out.endswith("(6.0, 6.0, 6.0, 6.0)\n") and not error
         alive = survivors(folder)

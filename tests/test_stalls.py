@@ -15,7 +15,9 @@ from course_lib import RankDeadlock, RankError, RankMismatch, RankTimeout, launc
 from tests.ranks_helpers import sum_of_ranks
 
 SIZES = [2, 4, 8]
-WITHIN_S = 4.0  # generous: this machine may be busy; tests/benchmarks/bench_faults.py measures it
+WITHIN_S = (
+    15.0  # far from the timeout of 60 s, and no more: a machine may be busy. bench_faults measures the time.
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
