@@ -23,6 +23,8 @@ from tests.ranks_helpers import note_pid, start_sleeper, sum_of_ranks, survivors
 ROOT = Path(__file__).parents[1]
 SIZES = [2, 4, 8]
 
+TRIES = 3
+
 
 @pytest.fixture(scope="module", autouse=True)
 def warm():
@@ -30,22 +32,24 @@ def warm():
     launch(sum_of_ranks, 2)
 
 
-def fails(fn, world_size, tmp_path, within_s=15.0, error=RankError, **options):
-    """Launch fn, which must fail long before the timeout of 60 s, leave no process, and not harm the next launch."""
+def fails(fn, world_size, tmp_path, within_s=4.0, error=RankError, **options):
+    """Launch fn, which must fail within the time given, leave no process, and not harm the next launch."""
 
     def noted():
         note_pid(tmp_path)
         dist.barrier()  # every rank is noted before the fault strikes
         return fn()
 
-    begin = time.monotonic()
-    with pytest.raises(error) as caught:
-        launch(noted, world_size, **options)
-    seconds = time.monotonic() - begin
-    assert not survivors(tmp_path, within_s=0), "a process outlived the launch"
-    assert launch(sum_of_ranks, world_size)[0] == sum(range(world_size))
-    assert seconds < within_s, f"the error took {seconds:.1f} s"
-    return caught.value
+    for _ in range(TRIES):  # other work only ever adds to the time: the shortest counts
+        begin = time.monotonic()
+        with pytest.raises(error) as caught:
+            launch(noted, world_size, **options)
+        seconds = time.monotonic() - begin
+        assert not survivors(tmp_path, within_s=0), "a process outlived the launch"
+        assert launch(sum_of_ranks, world_size)[0] == sum(range(world_size))
+        if seconds < within_s:
+            return caught.value
+    raise AssertionError(f"the error took {seconds:.1f} s, and no less in {TRIES} tries")
 
 
 @pytest.mark.parametrize("world_size", SIZES)
@@ -150,7 +154,7 @@ def test_a_crash_shows_its_python_line(world_size, tmp_path):
             ctypes.string_at(0)
         dist.all_reduce(torch.ones(1))
 
-    error = fails(fn, world_size, tmp_path)
+    error = fails(fn, world_size, tmp_path, within_s=5)
     assert error.rank == 1 and "SIGSEGV" in error.summary and "ctypes.string_at(0)" in str(error)
 
 
@@ -164,7 +168,7 @@ def test_timeout_shows_where_every_rank_was(world_size, tmp_path):
             dist.recv(torch.ones(1), 0)
         return "done"
 
-    error = fails(fn, world_size, tmp_path, error=RankTimeout, timeout_s=1)
+    error = fails(fn, world_size, tmp_path, within_s=4.5, error=RankTimeout, timeout_s=1)
     text = str(error)
     assert error.summary == "rank 0 was still running after 1 s, and rank 1 waited for it in recv"
     assert "time.sleep(0.01)" in text and "waits in recv for rank 0" in text
@@ -179,7 +183,7 @@ def test_a_rank_stuck_outside_python_still_gives_its_stack(tmp_path):
         libc = ctypes.PyDLL(None)  # PyDLL keeps the GIL: no Python code can run in this process
         libc.sleep(60)
 
-    error = fails(fn, 2, tmp_path, error=RankTimeout, timeout_s=1)
+    error = fails(fn, 2, tmp_path, within_s=4.5, error=RankTimeout, timeout_s=1)
     assert "libc.sleep(60)" in str(error)
 
 
@@ -212,7 +216,7 @@ def test_a_memory_hog_is_stopped_by_its_limit(world_size, tmp_path):
             return len(hoard)
         dist.barrier()
 
-    error = fails(fn, world_size, tmp_path, memory_limit_gb=3)
+    error = fails(fn, world_size, tmp_path, within_s=6, memory_limit_gb=3)
     assert error.rank == 1 and "the limit is 3.0 GiB a rank" in str(error) and "memory_limit_gb" in str(error)
 
 
@@ -310,7 +314,7 @@ def test_interrupting_a_script_leaves_nothing_and_the_next_launch_works(tmp_path
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert out.splitlines()[-1] == "interrupted 6.0", err
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 3
     assert "time.sleep(300)" in err and "waits in all_reduce for rank 0" in err
     assert not survivors(tmp_path)
 
@@ -387,7 +391,7 @@ def test_interrupting_and_restarting_a_kernel_leaves_nothing(kernel, tmp_path):
         begin = time.monotonic()
         manager.interrupt_kernel()
         # A cell sent before the error has come back would be dropped by Jupyter: wait for it.
-        assert reply(client, stuck)["ename"] == "KeyboardInterrupt" and time.monotonic() - begin < 10
+        assert reply(client, stuck)["ename"] == "KeyboardInterrupt" and time.monotonic() - begin < 2
         out, error = execute(client, "print(launch(sum_of_ranks, 4).results)")
         assert out.endswith("(6.0, 6.0, 6.0, 6.0)\n") and not error
         alive = survivors(folder)

@@ -4,7 +4,6 @@ Each fault runs at several world sizes; the time to the message is that from the
 ranks as well. After each, a correct launch must work.
 """
 
-import re
 import time
 
 import pytest
@@ -15,9 +14,8 @@ from course_lib import RankDeadlock, RankError, RankMismatch, RankTimeout, launc
 from tests.ranks_helpers import sum_of_ranks
 
 SIZES = [2, 4, 8]
-WITHIN_S = (
-    15.0  # far from the timeout of 60 s, and no more: a machine may be busy. bench_faults measures the time.
-)
+WITHIN_S = 4.0  # generous: this machine may be busy; tests/benchmarks/bench_faults.py measures it
+TRIES = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,14 +24,16 @@ def warm():
 
 
 def fails(fn, world_size, error, **options):
-    begin = time.monotonic()
-    with pytest.raises(error) as caught:
-        launch(fn, world_size, **options)
-    seconds = time.monotonic() - begin
-    assert launch(sum_of_ranks, world_size)[0] == sum(range(world_size))
-    assert seconds < WITHIN_S, f"the explanation took {seconds:.1f} s"
-    assert len(str(caught.value).splitlines()) <= 24, "more than a screen"
-    return caught.value
+    for _ in range(TRIES):  # other work only ever adds to the time: the shortest counts
+        begin = time.monotonic()
+        with pytest.raises(error) as caught:
+            launch(fn, world_size, **options)
+        seconds = time.monotonic() - begin
+        assert launch(sum_of_ranks, world_size)[0] == sum(range(world_size))
+        assert len(str(caught.value).splitlines()) <= 24, "more than a screen"
+        if seconds < WITHIN_S:
+            return caught.value
+    raise AssertionError(f"the explanation took {seconds:.1f} s, and no less in {TRIES} tries")
 
 
 def text(error):
@@ -132,8 +132,9 @@ MISMATCHES = {
 def test_calls_that_do_not_belong_together_are_both_named(fault, world_size):
     error = fails(fault, world_size, RankMismatch)
     # Rank 1 is the odd one out; whichever other rank came first may stand for the rest.
-    named = re.sub(r"rank [02-9]", "rank 0", error.summary)
-    assert sorted(named.split()) == sorted(MISMATCHES[fault].split())
+    others = set(range(world_size)) - {1}
+    expected = [MISMATCHES[fault].replace("rank 0", f"rank {other}", 1) for other in others]
+    assert sorted(error.summary.split()) in [sorted(words.split()) for words in expected]
     assert str(error).count("test_stalls.py, line") >= 2 and "Try: " in str(error)
 
 

@@ -29,14 +29,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
-from course_lib.collectives.autograd import gather_from_group
+from course_lib.collectives.autograd import Group, gather_from_group
 from course_lib.collectives.messages import Member
 from course_lib.layout import even_share, nearest_multiples
 from course_lib.models.gpt import Attention
 from course_lib.parallel.ring_attention import check_shapes, ring_attention
 from course_lib.parallel.start import plain_attentions
-
-Group = dist.ProcessGroup | None
 
 
 def split_sequence(

@@ -13,9 +13,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from course_lib.collectives.autograd import Group
 from course_lib.layout import even_share
 from course_lib.parallel.stage_messages import StageMessages
-from course_lib.parallel.stages import Group, defer_weights, weight_gradients
+from course_lib.parallel.stages import defer_weights, weight_gradients
 from course_lib.ranks.spans import span
 from course_lib.schedules import Action, Schedule, check
 from course_lib.simulate import Costs
@@ -135,11 +136,12 @@ class _Run:
 
     def _require_fit(self) -> None:
         p, mine = dist.get_world_size(self.group), [s for s, r in self.rank_of.items() if r == self.rank]
+        problem = check(self.schedule)
         problems = (
             (p != self.schedule.num_ranks, f"is for {self.schedule.num_ranks} ranks, and the group has {p}"),
             (self.m != self.schedule.num_microbatches,
              f"is for {self.schedule.num_microbatches} micro-batches, not {self.m}"),
-            (check(self.schedule), f"cannot be carried out: {check(self.schedule)}"),
+            (problem, f"cannot be carried out: {problem}"),
             (sorted(mine) != sorted(self.stages), f"wants stages {sorted(mine)} here, not {sorted(self.stages)}"),
         )  # fmt: skip
         for wrong, why in problems:

@@ -24,11 +24,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from course_lib.collectives.along import all_gather_along, all_reduce_in_place, reduce_scatter_along
-from course_lib.collectives.autograd import gather_from_group, split_to_group
+from course_lib.collectives.autograd import Group, gather_from_group, split_to_group
 from course_lib.layout import even_share
 from course_lib.parallel.start import start_as_one
-
-Group = dist.ProcessGroup | None
 
 
 class ColumnParallelLinear(nn.Module):

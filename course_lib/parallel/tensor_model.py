@@ -18,11 +18,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from course_lib.collectives.along import all_gather_along
-from course_lib.collectives.autograd import copy_to_group, split_to_group
+from course_lib.collectives.autograd import Group, copy_to_group, split_to_group
 from course_lib.layout import even_share
 from course_lib.models.gpt import Attention
 from course_lib.parallel.start import plain_attentions, start_as_one
-from course_lib.parallel.tensor import ColumnParallelLinear, Group, RowParallelLinear, column_parallel
+from course_lib.parallel.tensor import ColumnParallelLinear, RowParallelLinear, column_parallel
 from course_lib.parallel.vocabulary import VocabParallelEmbedding
 
 SEQUENCE = 1  # the dim of the sequence in (b, s, h)

@@ -13,9 +13,9 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from course_lib.collectives.autograd import reduce_from_group, reduce_scatter_sequence
+from course_lib.collectives.autograd import Group, reduce_from_group, reduce_scatter_sequence
 from course_lib.parallel.start import start_as_one
-from course_lib.parallel.tensor import Group, take_slices
+from course_lib.parallel.tensor import take_slices
 
 
 class VocabParallelEmbedding(nn.Module):

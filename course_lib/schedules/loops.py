@@ -9,13 +9,13 @@ from course_lib.schedules.schedule import Action, Schedule
 
 def relay(p: int) -> Schedule:
     """One micro-batch, handed on from rank to rank: one rank works, the others wait. The bubble is p − 1 of 1."""
-    _positive(p=p)
+    require_positive(p=p)
     return Schedule("relay", _pattern(p, 1, warm_up=lambda rank: 1))
 
 
 def gpipe(p: int, m: int) -> Schedule:
     """All forwards, then all backwards: bubble (p−1)/m, and m micro-batches live at once. Huang et al. 2019, section 2.3."""
-    _positive(p=p, m=m)
+    require_positive(p=p, m=m)
     return Schedule("GPipe", _pattern(p, m, warm_up=lambda rank: m))
 
 
@@ -24,7 +24,7 @@ def one_f_one_b(p: int, m: int) -> Schedule:
 
     Source: Narayanan et al. 2019, "PipeDream", section 3.2; with a flush, Narayanan et al. 2021, section 2.2.
     """
-    _positive(p=p, m=m)
+    require_positive(p=p, m=m)
     return Schedule("1F1B", _pattern(p, m, warm_up=lambda rank: p - 1 - rank))
 
 
@@ -34,7 +34,7 @@ def interleaved(p: int, m: int, v: int) -> Schedule:
     Micro-batches go in rounds of about p: a rank does those of a round for its first chunk, then for the next.
     m must be a multiple of p, or at least split into m // p equal rounds, else ValueError. Narayanan et al. 2021, section 2.2.
     """
-    _positive(p=p, m=m, v=v)
+    require_positive(p=p, m=m, v=v)
     a_round = _round(p, m)
     first = (v - 1) * a_round
     return Schedule(
@@ -48,17 +48,18 @@ def zb_h1(p: int, m: int) -> Schedule:
     Rank r leaves r weight gradients for the end. With F, I and W equally long the bubble is a third of 1F1B's.
     Source: Qi et al. 2023, "Zero Bubble Pipeline Parallelism", section 2.3.
     """
-    _positive(p=p, m=m)
+    require_positive(p=p, m=m)
     return Schedule("ZB-H1", _pattern(p, m, warm_up=lambda rank: p - 1 - rank, postponed=lambda rank: rank))
 
 
 def _pattern(p, m, warm_up, v=1, a_round=None, postponed=None) -> tuple[tuple[Action, ...], ...]:
     """warm_up(rank): forwards before the first turn. postponed(rank): how many I a W lags behind; None leaves them together, B."""
+    turns = _turns(m, v, a_round or m)
     ranks = []
     for rank in range(p):
-        forwards = _visits(rank, p, m, v, a_round or m)
+        forwards = [(chunk * p + rank, i) for chunk, i in turns]
         # Backward goes through the chunks from the last to the first, in the same rounds.
-        backwards = [((v - 1 - chunk) * p + rank, i) for chunk, i in _chunks(m, v, a_round or m)]
+        backwards = [((v - 1 - chunk) * p + rank, i) for chunk, i in turns]
         first = min(warm_up(rank), len(forwards))
         actions = [Action("F", *visit) for visit in forwards[:first]]
         for number, visit in enumerate(backwards):
@@ -74,12 +75,7 @@ def _pattern(p, m, warm_up, v=1, a_round=None, postponed=None) -> tuple[tuple[Ac
     return tuple(ranks)
 
 
-def _visits(rank: int, p: int, m: int, v: int, a_round: int) -> list[tuple[int, int]]:
-    """(stage, micro-batch) of a rank's forwards in order."""
-    return [(chunk * p + rank, i) for chunk, i in _chunks(m, v, a_round)]
-
-
-def _chunks(m: int, v: int, a_round: int) -> list[tuple[int, int]]:
+def _turns(m: int, v: int, a_round: int) -> list[tuple[int, int]]:
     """(chunk, micro-batch): a round of micro-batches for chunk 0, the same for chunk 1, …, then the next round."""
     rounds = range(0, m, a_round)
     return [(chunk, i) for start in rounds for chunk in range(v) for i in range(start, start + a_round)]
@@ -95,7 +91,8 @@ def _round(p: int, m: int) -> int:
     return m // rounds
 
 
-def _positive(**sizes: int) -> None:
+def require_positive(**sizes: int) -> None:
+    """Raise ValueError for what can be no number of ranks, micro-batches or chunks."""
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             what = {"p": "ranks", "m": "micro-batches", "v": "chunks of each rank"}[name]

@@ -6,7 +6,7 @@ weight gradients fill gaps. `down` and `up` are a rank's two stages.
 
 from collections import Counter, deque
 
-from course_lib.schedules.loops import _positive
+from course_lib.schedules.loops import require_positive
 from course_lib.schedules.schedule import Action, Schedule
 
 
@@ -15,7 +15,7 @@ def zb_v(p: int, m: int) -> Schedule:
 
     Source: Qi et al. 2024, "Pipeline Parallelism with Controllable Memory", section 4 and appendix.
     """
-    _positive(p=p, m=m)
+    require_positive(p=p, m=m)
     return Schedule("ZB-V", tuple(_zb_v(p, m, rank) for rank in range(p)))
 
 
@@ -43,7 +43,7 @@ def dualpipe_v(p: int, m: int) -> Schedule:
     Where PyTorch and its authors run the two at once, here the forward comes first. m must be at least 2p, else ValueError.
     Source: DeepSeek-AI 2024, "DeepSeek-V3 Technical Report", section 3.2.1, halved to a V as in their released code.
     """
-    _positive(p=p, m=m)
+    require_positive(p=p, m=m)
     if m < 2 * p:
         raise ValueError(
             f"DualPipeV needs at least 2p = {2 * p} micro-batches, not m = {m}: take more, or another schedule."

@@ -94,12 +94,6 @@ def emulated(schedule, costs, samples=16):
     run_pipeline(mine, x, x, F.mse_loss, schedule.num_microbatches, schedule, emulate=costs)
 
 
-def seconds(run):
-    """From the first action's start to the last one's end."""
-    spans = [event for event in run.trace.events if event.is_span]
-    return max(e.end_s for e in spans) - min(e.start_s for e in spans)
-
-
 # %% jupyter={"source_hidden": true}
 predict(
     "One device takes 1.2 s for a batch, forward and backward. "
@@ -110,7 +104,7 @@ predict(
 # %%
 half_a_model = Costs(forward_s=0.2, backward_s=0.4)  # backward takes about twice as long
 run = launch(emulated, 2, relay(2), half_a_model)
-print(f"{seconds(run):.2f} s")
+print(f"{measured(relay(2), run.trace).makespan_s:.2f} s")
 run.trace
 
 # %% [markdown]
@@ -134,7 +128,7 @@ print(schedule)
 quarter = Costs(forward_s=0.05, backward_s=0.1)  # of a batch that is cut in four
 print(simulate(schedule, quarter))
 run = launch(emulated, 2, schedule, quarter)
-print(f"measured: {seconds(run):.2f} s")
+print(f"measured: {measured(schedule, run.trace).makespan_s:.2f} s")
 run.trace
 
 # %% [markdown]
@@ -290,8 +284,8 @@ costs, link = Costs(0.02, 0.04, message_s=0.005), Link(latency_s=0.005, bandwidt
 print("4 ranks, 8 micro-batches     simulated   measured")
 for made in (gpipe(4, 8), one_f_one_b(4, 8), interleaved(4, 8, 2), zb_h1(4, 8), zb_v(4, 8)):
     thin = costs if made.num_stages == 4 else replace(costs, forward_s=0.01, backward_s=0.02)
-    took = seconds(launch(emulated, 4, made, thin, link=link))
-    print(f"{made.name:28s}{simulate(made, thin).makespan_s:8.3f} s{took:9.3f} s")
+    took = measured(made, launch(emulated, 4, made, thin, link=link).trace)
+    print(f"{made.name:28s}{simulate(made, thin).makespan_s:8.3f} s{took.makespan_s:9.3f} s")
 
 # %% [markdown]
 # One of them, action by action. First simulated, then as four real ranks ran it:

@@ -20,6 +20,7 @@ from course_lib import launch
 from course_lib.memory import MemoryMeter
 from course_lib.parallel.context import all_to_all_attention
 from course_lib.parallel.ring_attention import ring_attention
+from tests.benchmarks.turns import ratio
 
 BATCH, HEADS, HEAD_WIDTH = 1, 8, 64
 RUNS = [  # causal, ranks, lengths
@@ -94,11 +95,6 @@ def measure(s, causal):
             times[name].append((time.perf_counter() - begin, time.thread_time() - busy))
             dist.barrier()  # or a rank would begin the next while another still computes
     return {name: values[1:] for name, values in times.items()}, peak
-
-
-def ratio(ours, theirs):
-    low, middle, high = statistics.quantiles([a / b for a, b in zip(ours, theirs, strict=True)], n=4)
-    return f"{middle:5.2f} ({low:.2f} to {high:.2f})"
 
 
 def report(run):

@@ -22,8 +22,8 @@ from course_lib.models.resnet import ResNet
 from course_lib.parallel.data import BucketedDataParallel
 from course_lib.parallel.sharded import FullyShardedDataParallel
 from course_lib.parallel.zero import ShardedOptimizer
+from tests.benchmarks.turns import WARM_UP, in_turns, ratio
 
-ROUNDS, STEPS, WARM_UP = 12, 2, 3
 RATE_BYTES = 2**24
 
 
@@ -95,16 +95,7 @@ def rate_of(call):
 def measure(build):
     """On a rank: the seconds of a step by strategy and round, the parameters' bytes, and the rates."""
     steps = {name: stepper(name, build) for name in WRAPS}
-    seconds = {name: [] for name in WRAPS}
-    order = list(steps.items())
-    for _ in range(WARM_UP + ROUNDS):
-        order.append(order.pop(0))  # no strategy always comes after the same one
-        for name, step in order:
-            dist.barrier()
-            begin = time.perf_counter()
-            for _ in range(STEPS):
-                step()
-            seconds[name].append((time.perf_counter() - begin) / STEPS)
+    seconds = in_turns(steps)
     n = dist.get_world_size()
     whole = torch.ones(RATE_BYTES // 4)
     rates = {
@@ -114,7 +105,7 @@ def measure(build):
         ),
     }
     psi = sum(p.nbytes for p in build()[0].parameters())
-    return {name: values[WARM_UP:] for name, values in seconds.items()}, psi, rates
+    return seconds, psi, rates
 
 
 def ten_steps(name, build):
@@ -133,11 +124,10 @@ def ten_steps(name, build):
 def profile(name, build, n):
     """Of a step by itself: seconds in all, seconds of standing still for others, CPU seconds, and bytes that a rank sends."""
     run = launch(ten_steps, n, name, build)
-    events = run.trace.of(rank=0).events
+    events = run.trace.of(rank=0).during("steps").events
     (steps,) = (e for e in events if e.is_span)
-    waits = [wait for e in events if not e.is_span for wait in e.waits if wait[0] >= steps.start_s]
-    sent_bytes = sum(e.ring_bytes for e in events if steps.start_s <= e.start_s <= steps.end_s)
-    still_s = sum(stop - start for start, stop in waits)
+    still_s = sum(stop - start for e in events for start, stop in e.waits)
+    sent_bytes = sum(e.ring_bytes for e in events if not e.is_span)
     return (steps.end_s - steps.start_s) / 10, still_s / 10, run[0], sent_bytes / 10
 
 
@@ -167,9 +157,7 @@ def main():
                     f"  by itself {1000 * step_s:5.1f}: waits {1000 * still_s:5.1f}, CPU {1000 * cpu_s:5.1f}"
                 )
                 if name in AGAINST:
-                    pairs = zip(values, slowest[AGAINST[name]], strict=True)
-                    low, middle, high = statistics.quantiles([ours / theirs for ours, theirs in pairs], n=4)
-                    line += f"  {middle:4.2f} x {AGAINST[name]} ({low:.2f} to {high:.2f})"
+                    line += f"  {ratio(values, slowest[AGAINST[name]])} x {AGAINST[name]}"
                 print(line, flush=True)
 
 

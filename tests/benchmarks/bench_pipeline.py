@@ -27,8 +27,8 @@ from course_lib.schedules import (
     zb_v,
 )
 from course_lib.simulate import Costs, simulate
+from tests.benchmarks.turns import in_turns, ratio
 
-ROUNDS, STEPS, WARM_UP = 12, 2, 3
 BATCH, CONTEXT, MICROBATCHES = 16, 64, 8
 THEIRS = {"GPipe": ScheduleGPipe, "1F1B": Schedule1F1B}
 OURS = {"GPipe": gpipe, "1F1B": one_f_one_b}
@@ -96,20 +96,9 @@ def measure():
     steps = {"work alone": work_alone()}
     for name in OURS:
         steps[f"ours, {name}"], steps[f"theirs, {name}"] = our_step(name), their_step(name)
-    seconds, order = {name: [] for name in steps}, list(steps.items())
-    for _ in range(WARM_UP + ROUNDS):
-        order.append(order.pop(0))
-        for name, step in order:
-            dist.barrier()
-            begin = time.perf_counter()
-            for _ in range(STEPS):
-                step()
-            dist.barrier()
-            seconds[name].append((time.perf_counter() - begin) / STEPS)
+    seconds = in_turns(steps, until_all_have=True)
     losses = {name: step() for name, step in steps.items() if name != "work alone"}
-    return {name: values[WARM_UP:] for name, values in seconds.items()}, {
-        name: loss.item() for name, loss in losses.items() if loss is not None
-    }
+    return seconds, {name: loss.item() for name, loss in losses.items() if loss is not None}
 
 
 def emulated(schedule, costs):
@@ -141,9 +130,7 @@ def main():
                 bubble = simulate(gpipe(p, MICROBATCHES)).bubble
                 line += f"  bound, with a core for each rank: {1000 * alone:.1f} ms, with the bubble {1000 * alone * (1 + bubble):.1f}"
             if name.startswith("ours"):
-                pairs = zip(values, seconds[name.replace("ours", "theirs")], strict=True)
-                low, middle, high = statistics.quantiles([a / b for a, b in pairs], n=4)
-                line += f"  {middle:4.2f} x theirs ({low:.2f} to {high:.2f})"
+                line += f"  {ratio(values, seconds[name.replace('ours', 'theirs')])} x theirs"
             print(line, flush=True)
     link, costs = Link(0.002, 10), Costs(0.02, 0.04, message_s=0.002)
     made = [gpipe(4, 8), one_f_one_b(4, 8), interleaved(4, 8, 2), zb_h1(4, 8), zb_v(4, 8), dualpipe_v(4, 8)]

@@ -27,8 +27,8 @@ from course_lib.data import text_batch
 from course_lib.models.gpt import GPT
 from course_lib.parallel.tensor_model import tensor_parallelize
 from course_lib.parallel.vocabulary import vocab_parallel_cross_entropy
+from tests.benchmarks.turns import in_turns, ratio
 
-ROUNDS, STEPS, WARM_UP = 12, 2, 3
 BATCH, CONTEXT = 4, 64
 
 
@@ -115,21 +115,13 @@ def stepper(name):
 def measure():
     """On a rank: (seconds of a step by strategy and round, the loss of a last step, bytes a second of an all-reduce)."""
     steps = {name: stepper(name) for name in STRATEGIES}
-    seconds, order = {name: [] for name in steps}, list(steps.items())
-    for _ in range(WARM_UP + ROUNDS):
-        order.append(order.pop(0))
-        for name, step in order:
-            dist.barrier()
-            begin = time.perf_counter()
-            for _ in range(STEPS):
-                step()
-            seconds[name].append((time.perf_counter() - begin) / STEPS)
+    seconds = in_turns(steps)
     losses = {}
     for name, step in steps.items():
         loss = step()
         losses[name] = float(loss.full_tensor() if "DTensor" in name else loss)
     message = torch.ones(BATCH * CONTEXT, 128)  # as in a block: its rate is not that of a large one
-    return {name: values[WARM_UP:] for name, values in seconds.items()}, losses, all_reduce_rate(message)
+    return seconds, losses, all_reduce_rate(message)
 
 
 def all_reduce_rate(message, repeats=50):
@@ -175,9 +167,7 @@ def main():
             line = f"  {name:18s}{1000 * statistics.median(values):7.1f} ms  sends {nbytes / 1e6:5.2f} MB in {calls:3d} calls"
             line += f"  bound {1000 * max(alone_s, sending_s):5.1f} to {1000 * (alone_s + sending_s):5.1f}"
             if name in AGAINST:
-                pairs = zip(values, slowest[AGAINST[name]], strict=True)
-                low, middle, high = statistics.quantiles([a / b for a, b in pairs], n=4)
-                line += f"  {middle:4.2f} x {AGAINST[name]} ({low:.2f} to {high:.2f})"
+                line += f"  {ratio(values, slowest[AGAINST[name]])} x {AGAINST[name]}"
             print(line, flush=True)
 
 
