@@ -1,15 +1,120 @@
-"""Where a tensor's values live: placements, and the index range of a tensor that each rank holds.
+"""Where things live: which rank stands where in a mesh, and which index range of a tensor it holds.
 
-Pure functions of shapes: no torch, no process group. A range is (start, stop), as in `x[start:stop]`; a region has one
+Pure functions of sizes: no torch, no process group. A range is (start, stop), as in `x[start:stop]`; a region has one
 range per tensor dim.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import prod
+from typing import NamedTuple
 
 Range = tuple[int, int]
 Region = tuple[Range, ...]
+
+
+class Coordinates(NamedTuple):
+    """Where a rank stands along each axis of a mesh: its pipeline stage, its copy, its part of a sequence, its slice."""
+
+    pp: int = 0
+    dp: int = 0
+    cp: int = 0
+    tp: int = 0
+
+
+AXES = Coordinates._fields
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A mesh of pp × dp × cp × tp ranks: pipeline stages, copies of the model, parts of a sequence, slices of a weight.
+
+    order: the axes, the one whose neighbours are farthest apart in number first. As it stands,
+    rank = ((pp · DP + dp) · CP + cp) · TP + tp: the ranks of a tensor-parallel group are neighbours, for they talk most and
+    should share a node; pipeline stages lie farthest apart. It is the order of Megatron-LM (Narayanan et al. 2021, section 3).
+    An axis of size 1 may be left out of `order`.
+    Raises TypeError or ValueError, naming the axis, for what cannot be a size, and for an order that is none.
+    """
+
+    pp: int = 1
+    dp: int = 1
+    cp: int = 1
+    tp: int = 1
+    order: tuple[str, ...] = AXES
+
+    def __post_init__(self) -> None:
+        for axis, size in zip(AXES, self.sizes, strict=True):
+            if isinstance(size, bool) or not isinstance(size, int):
+                raise TypeError(f"{axis} is the number of ranks along an axis, a whole number, not {size!r}.")
+            if size < 1:
+                raise ValueError(f"{axis} is {size}: an axis has at least 1 rank.")
+        named = tuple(self.order)
+        left_out = tuple(axis for axis in AXES if axis not in named)
+        needed = [axis for axis in left_out if getattr(self, axis) > 1]
+        if needed or len(set(named)) != len(named) or set(named) - set(AXES):
+            raise ValueError(
+                f"order is {named}: it names each axis of more than one rank once, out of {', '.join(AXES)}, outermost first."
+            )
+        object.__setattr__(self, "order", left_out + named)
+
+    @property
+    def sizes(self) -> Coordinates:
+        """How many ranks there are along each axis."""
+        return Coordinates(self.pp, self.dp, self.cp, self.tp)
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks the mesh has."""
+        return prod(self.sizes)
+
+    def coordinates(self, rank: int) -> Coordinates:
+        """Where a rank stands. Raises ValueError for a rank outside the mesh."""
+        check_rank(rank, self.world_size)
+        return Coordinates(*(rank // self.stride(axis) % getattr(self, axis) for axis in AXES))
+
+    def rank(self, pp: int = 0, dp: int = 0, cp: int = 0, tp: int = 0) -> int:
+        """The rank that stands there. Raises ValueError for a place outside the mesh."""
+        places = Coordinates(pp, dp, cp, tp)
+        for axis, size, place in zip(AXES, self.sizes, places, strict=True):
+            if not 0 <= place < size:
+                raise ValueError(
+                    f"{axis} = {place} is outside {self}: along {axis} places go from 0 to {size - 1}."
+                )
+        return sum(place * self.stride(axis) for axis, place in zip(AXES, places, strict=True))
+
+    def stride(self, axis: str) -> int:
+        """How far apart in number two neighbours along an axis are."""
+        inner = self.order[self.order.index(_known(axis)) + 1 :]
+        return prod(getattr(self, other) for other in inner)
+
+    def group(self, rank: int, *axes: str) -> tuple[int, ...]:
+        """The ranks that differ from this one along the axes named and along no other, in their order, itself among them."""
+        here, along = self.coordinates(rank), [axis for axis in self.order if axis in set(map(_known, axes))]
+        first = rank - sum(getattr(here, axis) * self.stride(axis) for axis in along)
+        ways = [range(0, getattr(self, axis) * self.stride(axis), self.stride(axis)) for axis in along]
+        return tuple(first + sum(steps) for steps in product(*ways))
+
+    def groups(self, *axes: str) -> tuple[tuple[int, ...], ...]:
+        """All groups along the axes named: each rank is in one of them."""
+        others = [axis for axis in AXES if axis not in axes]
+        return tuple(self.group(first, *axes) for first in self.group(0, *others))
+
+    def __str__(self) -> str:
+        sizes = [f"{axis} {getattr(self, axis)}" for axis in self.order if getattr(self, axis) > 1]
+        return " × ".join(sizes) or "1 rank"
+
+
+def nodes_of(ranks: Sequence[int], ranks_per_node: int) -> tuple[int, ...]:
+    """The nodes that these ranks live on, where node 0 has the first ranks_per_node ranks, node 1 the next, …"""
+    check_world_size(ranks_per_node)
+    return tuple(sorted({rank // ranks_per_node for rank in ranks}))
+
+
+def _known(axis: str) -> str:
+    if axis not in AXES:
+        raise ValueError(f"{axis!r} is no axis of a layout: take one of {', '.join(AXES)}.")
+    return axis
 
 
 @dataclass(frozen=True)
@@ -64,10 +169,7 @@ def region(shape: Sequence[int], placement: Placement, world_size: int, rank: in
     Raises ValueError for a world size below 1, a rank outside it, or a Shard of a dim that the shape lacks.
     """
     check_world_size(world_size)
-    if not 0 <= rank < world_size:
-        raise ValueError(
-            f"rank {rank} is not in a world of {world_size}: ranks go from 0 to {world_size - 1}."
-        )
+    check_rank(rank, world_size)
     ranges = [(0, length) for length in shape]
     if isinstance(placement, Shard):
         dim = normalize_dim(placement.dim, shape)
@@ -132,6 +234,14 @@ def slice_text(part: Region, shape: Sequence[int]) -> str:
     """A region as it is written in Python, a full dim as a colon: "[0:2, :]"."""
     ranges = zip(part, shape, strict=True)
     return "[" + ", ".join(":" if r == (0, n) else f"{r[0]}:{r[1]}" for r, n in ranges) + "]"
+
+
+def check_rank(rank: int, world_size: int) -> None:
+    """Raise ValueError, in a sentence, for a rank that is not in the world."""
+    if not 0 <= rank < world_size:
+        raise ValueError(
+            f"rank {rank} is not in a world of {world_size}: ranks go from 0 to {world_size - 1}."
+        )
 
 
 def check_world_size(world_size: int) -> None:

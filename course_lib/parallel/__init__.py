@@ -31,4 +31,7 @@ Pipeline parallel: every rank has some layers, and micro-batches go through all 
     pipeline.py         run_pipeline: carries out any legal schedule of course_lib.schedules
     stage_messages.py   what goes between stages, and when it is awaited
     stages.py           a model cut into stages; backward in two parts
+
+Hybrid parallel: all of them at once, each over its axis of a mesh
+    hybrid.py           HybridParallel: one step of a GPT under a Layout
 """

@@ -34,7 +34,7 @@ from course_lib.collectives.messages import Member
 from course_lib.layout import even_share, nearest_multiples
 from course_lib.models.gpt import Attention
 from course_lib.parallel.ring_attention import check_shapes, ring_attention
-from course_lib.parallel.start import plain_attentions
+from course_lib.parallel.start import attentions, become
 
 
 def split_sequence(
@@ -131,12 +131,12 @@ def context_parallelize(
     if method not in kinds:
         raise ValueError(f"method is {method!r}: attention goes across ranks by {' or '.join(kinds)}.")
     Member.of(group)
-    found = plain_attentions(model)
+    found = attentions(model, "attend")
     for attention in found:
         if method == "all_to_all":
             widths = attention.q.out_features, attention.k.out_features
             _check_heads(*(width // attention.head_width for width in widths), group)
-        attention.__class__ = kinds[method]
+        become(attention, kinds[method], group)
         attention.group, attention.zigzag = group, zigzag
     return model
 

@@ -21,9 +21,11 @@ class GPTStage(nn.Module):
 
     The first stage takes tokens (b, s) and has the embeddings; the last gives logits (b, s, V) and has the last norm and the head.
     shared_weight: the weight that those two have in common, where this is one of them and the GPT is tied; else None.
+    positions: for a first stage whose tokens are a part of a sequence, where in it they stand.
     """
 
     shared_weight: nn.Parameter | None = None
+    positions: torch.Tensor | None = None  # (s,): where each token stands; 0, 1, 2 … unless set
 
     def __init__(self, gpt: GPT, start: int, stop: int):
         super().__init__()
@@ -38,7 +40,8 @@ class GPTStage(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.is_first:
-            x = self.wte(x) + self.wpe(positions_of(x, self.context))
+            positions = positions_of(x, self.context) if self.positions is None else self.positions
+            x = self.wte(x) + self.wpe(positions)
         for block in self.blocks.values():
             x = block(x)
         return self.head(self.ln_f(x)) if self.is_last else x

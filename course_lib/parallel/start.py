@@ -40,10 +40,11 @@ def require_same(named: Mapping[str, torch.Tensor], group: dist.ProcessGroup | N
                 raise ValueError(f"rank {rank} has {there} where rank 0 has {here}: {next_step}")
 
 
-def plain_attentions(model: nn.Module) -> list[Attention]:
-    """The model's Attentions, which a strategy is about to replace by its own.
+def attentions(model: nn.Module, replacing: str) -> list[Attention]:
+    """The model's Attentions, of which a strategy is about to replace one method, "project" or "attend", by its own.
 
-    Raises ValueError if there is none, or if one was replaced before: a second strategy would undo the first without a word.
+    Raises ValueError if there is none, or if that method was replaced before: a second strategy would undo the first without a
+    word. One that splits the heads (project) and one that splits the sequence (attend) go together.
     """
     found = [module for module in model.modules() if isinstance(module, Attention)]
     if not found:
@@ -51,11 +52,29 @@ def plain_attentions(model: nn.Module) -> list[Attention]:
             f"{type(model).__name__} has no Attention of course_lib.models: build a GPT or a BERT."
         )
     for attention in found:
-        if type(attention) is not Attention:
+        if getattr(type(attention), replacing) is not getattr(Attention, replacing):
             raise ValueError(
                 f"this model's attention is a {type(attention).__name__} already: start from a plain model, and split it in one way."
             )
     return found
+
+
+def become(attention: Attention, kind: type[Attention], group: dist.ProcessGroup | None) -> None:
+    """Make an attention one of this kind, split over a group, and let it keep what another strategy has replaced.
+
+    Raises ValueError if the two groups have more ranks than this one in common.
+    """
+    before, ranks = type(attention), set(dist.get_process_group_ranks(group))
+    both = ranks & attention.__dict__.setdefault("split_over", {dist.get_rank()})
+    if len(both) > 1:
+        raise ValueError(
+            f"ranks {sorted(both)} would split attention by heads and by sequence at once: give each of the two its own axis of a "
+            "mesh (course_lib.layout.Layout)."
+        )
+    attention.split_over |= ranks
+    attention.__class__ = (
+        kind if before is Attention else type(f"{kind.__name__}And{before.__name__}", (kind, before), {})
+    )
 
 
 def _describe(name: str, tensor: torch.Tensor) -> str:

@@ -12,6 +12,8 @@ parallel each rank does those of its part of the sequence, for the same bytes.
 Source: Shoeybi et al. 2019, section 3; Korthikanti et al. 2022, section 4.2.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -21,7 +23,7 @@ from course_lib.collectives.along import all_gather_along
 from course_lib.collectives.autograd import Group, copy_to_group, split_to_group
 from course_lib.layout import even_share
 from course_lib.models.gpt import Attention
-from course_lib.parallel.start import plain_attentions, start_as_one
+from course_lib.parallel.start import attentions, become, start_as_one
 from course_lib.parallel.tensor import ColumnParallelLinear, RowParallelLinear, column_parallel
 from course_lib.parallel.vocabulary import VocabParallelEmbedding
 
@@ -46,7 +48,7 @@ def tensor_parallelize(
     Raises ValueError if t does not divide the heads, a width or the vocabulary, and, in forward, the sequence; if the caller
     is not in the group; if the model has no Attention to split, or one that is split already.
     """
-    found = plain_attentions(model)
+    found = attentions(model, "project")
     start_as_one(model, group)
     t, rank = dist.get_world_size(group), dist.get_rank(group)
     for attention in found:
@@ -68,7 +70,7 @@ def tensor_parallelize(
                 *map(column, (module.q, module.k, module.v)),
                 row(module.o),
             )
-            module.__class__ = HeadParallelAttention
+            become(module, HeadParallelAttention, group)
         elif hasattr(module, "up"):
             module.up, module.down = column(module.up), row(module.down)
         elif isinstance(module, nn.LayerNorm) and sequence_parallel:
@@ -115,19 +117,36 @@ class SequenceShardedPositions(nn.Embedding):
         return split_to_group(super().forward(positions), 0, self.group)
 
 
+class Split(NamedTuple):
+    """A tensor is split along `dim`, in equal slices, over the ranks of `group`."""
+
+    dim: int
+    group: Group
+
+
+def splits(model: nn.Module) -> dict[str, Split]:
+    """How each split entry of the model's state_dict is split; the others are whole on every rank."""
+    found = {}
+    for path, module in model.named_modules():
+        for kind, dim in getattr(module, "shard_dims", {}).items():
+            if getattr(module, kind) is not None:
+                found[f"{path}.{kind}".lstrip(".")] = Split(dim, module.group)
+    return found
+
+
 @torch.no_grad()
 def full_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     """The plain model's state_dict, a copy on every rank. Communication: an all-gather of every split parameter."""
-    owners = dict(model.named_modules())
-    state, gathered = {}, {}
+    split, gathered, state = splits(model), {}, {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        path, _, kind = name.rpartition(".")
-        dim = getattr(owners[path], "shard_dims", {}).get(kind)
-        if dim is None:
-            state[name] = tensor.detach().clone()
-        elif tensor in gathered:  # tied
-            state[name] = gathered[tensor]
-        else:
-            whole = all_gather_along(tensor.detach(), dim, owners[path].group).wait()
-            state[name] = gathered[tensor] = whole.contiguous()
+        if tensor not in gathered:  # a tied one comes twice
+            gathered[tensor] = whole(tensor.detach(), split.get(name))
+        state[name] = gathered[tensor]
     return state
+
+
+def whole(mine: torch.Tensor, split: Split | None) -> torch.Tensor:
+    """A copy of the whole tensor, on every rank, of which `mine` is this rank's slice; of `mine` itself if it is not split."""
+    if split is None:
+        return mine.clone()
+    return all_gather_along(mine, *split).wait().contiguous()

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from course_lib.parallel.buckets import MB, fill_buckets
 from course_lib.parallel.clip import clip_shards_
 from course_lib.parallel.optimizer_state import cut_state, whole_state
-from course_lib.parallel.sharded_bucket import ShardedBucket
+from course_lib.parallel.sharded_bucket import Piece, ShardedBucket
 from course_lib.parallel.start import require_same
 
 
@@ -198,6 +198,21 @@ class ShardedOptimizer(Optimizer):
         """
         self._reduce_gradients()
         return clip_shards_(self.gradient_shards(), max_norm, self._trained[0], self._group)
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """The parts of parameters that this rank steps; `state[piece.values]` is the state of one."""
+        return self._pieces
+
+    def gradient_pieces(self) -> list[tuple[nn.Parameter, torch.Tensor]]:
+        """(parameter, mean gradient of the part of it that this rank owns), 1-D views of the shards; for a norm of one's own.
+
+        Call it on all ranks, between backward and step: the reduction of `step()` happens here.
+        """
+        self._reduce_gradients()
+        return [
+            (piece.parameter, piece.values.grad) for piece in self._pieces if piece.values.grad is not None
+        ]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, whole ones and shards; with set_to_none=False make them zero instead."""
