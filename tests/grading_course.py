@@ -29,7 +29,7 @@ print("a look:", total(numbers))
 # %% id="check-90-1"
 with check("90.1") as c:
     c.equal("total", total(numbers), lambda: sum(numbers), hint="every number counts once")
-    c.equal("totals", [total(numbers[:n]) for n in range(5)], lambda: [sum(numbers[:n]) for n in range(5)])
+    c.equal("totals from start = 0", [total(numbers[:n]) for n in range(5)], lambda: [sum(numbers[:n]) for n in range(5)])
 
 # %% id="between"
 print("between tasks")

@@ -1,12 +1,14 @@
 """Random correct programs: every rank takes the same random decisions, and its own random time over them."""
 
 import random
+import sys
 import time
 
 import torch
 import torch.distributed as dist
 
 from course_lib import span
+from course_lib.ranks import hooks, ledger, spans
 
 
 def run_program(seed, length, pauses=0.003):
@@ -32,6 +34,21 @@ def run_program(seed, length, pauses=0.003):
     total = torch.ones(1)
     dist.all_reduce(total)
     return total.item()
+
+
+def put_aside(seed, chance=0.004, longest_s=0.4):
+    """From now on this rank stands still at random lines of what writes the ledger, as a busy system may let it.
+
+    For longer, often, than nothing must happen before the caller asks whether anything still can.
+    """
+    own, files = random.Random(seed), {module.__file__ for module in (hooks, ledger, spans)}
+
+    def at_a_line(frame, event, argument):
+        if own.random() < chance:
+            time.sleep(own.uniform(longest_s / 2, longest_s))
+        return at_a_line
+
+    sys.settrace(lambda frame, *_: at_a_line if frame.f_code.co_filename in files else None)
 
 
 def members(group):

@@ -7,7 +7,7 @@ import pytest
 
 from course_lib.grading import by_hand, check, seed
 from course_lib.grading.submission import without_expectations, without_orders
-from course_lib.grading.values import differ, leaves, same, within
+from course_lib.grading.values import LINE, differ, leaves, line, same, within
 
 
 def test_learner_sees_one_line_for_every_outcome(capsys):
@@ -56,10 +56,10 @@ def test_graded_block_prints_values_only_and_never_asks_what_is_right(capsys, mo
         c.at_most("bytes", 8)
         raise ValueError("stopped here")
     assert capsys.readouterr().out.splitlines() == [
-        "value 1.1 | pair = 2 entries",
-        "value 1.1 | pair[0] = 17",
-        "value 1.1 | pair[1] = (1,) [0.5]",
-        "value 1.1 | bytes <= 8",
+        "value 1.1 | pair\t= 2 entries",
+        "value 1.1 | pair[0]\t= 17",
+        "value 1.1 | pair[1]\t= (1,) [0.5]",
+        "value 1.1 | bytes\t<= 8",
     ]
     notes = [json.loads(line) for line in (tmp_path / "notes").read_text("utf-8").splitlines()]
     assert notes[0] == {"task": "1.1", "name": "pair", "hint": "halve it"}
@@ -132,6 +132,14 @@ def test_a_difference_is_said_in_few_words():
     assert differ("None", "0.3333333333333") == "yours None, should be 0.3333333"
     assert within("7", "8.0")
     assert not any(within(text, "8") for text in ("9", "nan", "None", "True"))
+
+
+@pytest.mark.parametrize("name", ["sum", "loss at t = 2", "m <= p: messages", "of['a = b']", "a\ttab", ""])
+@pytest.mark.parametrize("text", ["0.5", json.dumps("x = 1"), "a repr\twith <= 3"])
+def test_a_line_is_taken_apart_into_what_it_was_made_of(name, text):
+    for relation in ("=", "<="):
+        found = LINE.fullmatch(line("9.1", name, relation, text))
+        assert found.groups() == ("9.1", name.replace("\t", " "), relation, text)
 
 
 def test_what_is_expected_leaves_the_check_cell():

@@ -1,6 +1,7 @@
 """The ledger as its reader in another process sees it: numbers whole, in order, none twice."""
 
 import multiprocessing
+import struct
 import time
 
 import pytest
@@ -99,3 +100,22 @@ def test_states_are_those_of_the_ranks(tmp_path, state):
     assert Record(spec).states()[1].blocked == 7
     here.resume()
     assert Record(spec).states()[1].blocked == 0
+
+
+def test_whoever_sees_that_a_receive_is_complete_sees_whom_it_came_from(tmp_path, monkeypatch):
+    spec, sources = spec_in(tmp_path, 1), []
+    here, record = pen(spec), Record(spec)
+
+    class Times:
+        """Looks just before and just after the times are written."""
+
+        def pack_into(self, *args):
+            assert not record.update()[0].complete
+            struct.Struct("@ddd").pack_into(*args)
+            record.update()
+            sources.append((record.entries[0].complete, record.entries[0].source))
+
+    monkeypatch.setattr(ledger, "_TIMES", Times())
+    call = here.name("call", lambda: {"operation": "recv", "peer": None})
+    here.end(here.begin(call, call), 1.0, 2.0, peer=3)
+    assert sources == [(True, 3)]

@@ -181,6 +181,34 @@ def test_a_receive_from_any_may_take_a_message_from_anybody():
     assert matcher.missing(receive) == () and matcher.missing(sent) == ()
 
 
+def test_a_message_that_a_receive_from_any_has_taken_lacks_nobody():
+    ranks, matcher = Ranks(), Matcher()
+    three = {"ranks": (0, 1, 2)}
+    taken = [ranks(0, "recv", ended=9.0, source=source, **three) for source in (1, 2, 1)]
+    sent = [ranks(sender, "send", peer=0, **three) for sender in (1, 2)]
+    matcher.add([*taken, *sent])  # the receiver's calls come before those of any sender
+    assert all(entry.matched for entry in sent)
+    late = ranks(1, "send", peer=0, **three)  # its receive was read first
+    matcher.add([late])
+    assert late.matched and matcher.missing(late) == ()
+    again = ranks(1, "send", peer=0, **three)
+    matcher.add([again])
+    assert matcher.missing(again) == (0,)
+
+
+def test_a_message_is_not_given_to_a_receive_while_an_earlier_one_from_any_may_take_it():
+    ranks, matcher = Ranks(), Matcher()
+    small, large = (["", ["float32"], size, "", None] for size in (1, 9))
+    from_any, named = ranks(0, "recv", agree=small), ranks(0, "recv", peer=1, agree=large)
+    assert matcher.add([from_any, named]) is None
+    assert matcher.missing(named) == (1,)
+    assert matcher.add([ranks(1, "send", peer=0, agree=small), ranks(1, "send", peer=0, agree=large)]) is None
+    assert matcher.missing(named) == ()
+    from_any.ended, from_any.source = 9.0, 1
+    assert matcher.add([]) is None
+    assert named.matched
+
+
 @pytest.mark.parametrize(
     ("needs", "cycle"),
     [

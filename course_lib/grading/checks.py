@@ -17,9 +17,7 @@ import os
 import re
 import sys
 
-from course_lib.grading.values import differ, leaves, same, short, within
-
-PREFIX = "value "  # the lines that the grader compares begin so
+from course_lib.grading.values import differ, leaves, line, same, short, within
 
 
 def seed() -> int:
@@ -49,7 +47,7 @@ class Check:
     def equal(self, name: str, got, want=None, *, hint: str = "") -> None:
         """`got` must be the value that `want()` gives: integers exactly, floats to 1e-9 of the largest."""
         texts = leaves(name, got)
-        self._lines += [f"{part} = {text}" for part, text in texts.items()]
+        self._lines += [line(self.task, part, "=", text) for part, text in texts.items()]
         self._note(name=name, hint=hint)
         if self._to_compare():
             self._settle(
@@ -71,7 +69,7 @@ class Check:
             text = (
                 limit if self.graded == "reference" else text
             )  # the grader holds a learner's cost against it
-        self._lines.append(f"{name} <= {text}")
+        self._lines.append(line(self.task, name, "<=", text))
 
     def __enter__(self):
         if self.graded:  # what the learner's code prints is not a value
@@ -84,7 +82,7 @@ class Check:
         if error is not None and not isinstance(error, (Exception, SystemExit)):
             return False
         if self.graded:
-            sys.stdout.write("".join(f"{PREFIX}{self.task} | {line}\n" for line in self._lines))
+            sys.stdout.write("".join(f"{text}\n" for text in self._lines))
             reason = _reason(self.task, error) if error is not None else self.failure
             if reason:
                 self._note(reason=reason)

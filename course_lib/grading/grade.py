@@ -18,7 +18,6 @@ import nbformat
 
 from course_lib.authoring.execute import execute
 from course_lib.authoring.markers import AuthoringError, Task
-from course_lib.grading.checks import PREFIX
 from course_lib.grading.explain import Reason, explain
 from course_lib.grading.session import Run, run_nbval
 from course_lib.grading.submission import (
@@ -29,6 +28,7 @@ from course_lib.grading.submission import (
     splice,
     syntax_problem,
 )
+from course_lib.grading.values import PREFIX
 
 
 @dataclass(frozen=True)

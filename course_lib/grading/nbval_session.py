@@ -10,21 +10,19 @@ import hashlib
 import json
 import math
 import os
-import re
 import sys
 import time
 from functools import partial
 from pathlib import Path
 from queue import Empty
 
-from values import differ, same, short, within
+from values import LINE, differ, same, short, within
 
 sys.path.pop(0)  # this file's folder: it was needed for `values` and must not shadow anything else
 
 import nbval.plugin
 import pytest
 
-VALUE = re.compile(r"value (?P<task>\S+) \| (?P<name>.*?) (?P<relation>=|<=) (?P<text>.*)")
 KERNEL_STARTS = 3
 SHOWN_LINES, SHOWN_CHARACTERS = 20, 300  # of a difference: pytest's explanation of long texts takes minutes
 CPU_S, MEMORY_GIB, FILE_MIB = (
@@ -135,12 +133,12 @@ def cause(item, call) -> tuple[str, str]:
 def value_lines(outputs) -> list[str]:
     """The lines that a check printed as values, without whatever else stands in its output."""
     text = "".join(o.get("text", "") for o in outputs if o.output_type == "stream" and o.name == "stdout")
-    return [line for line in text.splitlines() if VALUE.match(line)]
+    return [line for line in text.splitlines() if LINE.match(line)]
 
 
 def agree(got: str, want: str) -> bool:
     """Whether a printed line stands for what the reference's line says; a cost may be lower than its bound."""
-    g, w = VALUE.fullmatch(got), VALUE.fullmatch(want)
+    g, w = LINE.fullmatch(got), LINE.fullmatch(want)
     if not (g and w) or any(g[part] != w[part] for part in ("task", "name", "relation")):
         return False
     if w["relation"] == "=":
@@ -157,7 +155,7 @@ def explain(got: list[str], want: list[str]) -> tuple[str, str]:
     """(name of the first value that is not right, why), for the report only."""
     for g, w in zip(got, want, strict=False):
         if not agree(g, w):
-            g, w = VALUE.fullmatch(g), VALUE.fullmatch(w)
+            g, w = LINE.fullmatch(g), LINE.fullmatch(w)
             if g["name"] != w["name"]:
                 break
             if w["relation"] == "<=":

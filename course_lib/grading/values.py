@@ -9,11 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 
 RELATIVE = 1e-9  # of the largest number in the value
 ABSOLUTE = 1e-12  # so that a difference that should be 0 may be rounding
 LISTED_NUMBERS = 20_000  # a larger tensor is shown by a digest
 DIGEST_SUMS = 64
+PREFIX = "value "  # the lines that the grader compares begin so
+# A name may hold " = " or " <= " itself, and ends at the first tab.
+LINE = re.compile(PREFIX + r"(?P<task>\S+) \| (?P<name>[^\t]*)\t(?P<relation>=|<=) (?P<text>.*)")
+
+
+def line(task: str, name: str, relation: str, text: str) -> str:
+    """One value as a line for the grader, which `LINE` takes apart again; relation is "=", or "<=" for a cost."""
+    name = name.replace("\t", " ")
+    return f"{PREFIX}{task} | {name}\t{relation} {text}"
 
 
 def leaves(name: str, value) -> dict[str, str]:

@@ -27,9 +27,10 @@ Explaining
     report.py       failures and timeouts as text
     words.py        words that both use
 
-What is not seen: what a backend does inside one operation; waits inside C++ (DistributedDataParallel's in backward, those of
-futures), in which a rank counts as computing, so that a deadlock there is told at the timeout; and what does not go through
-torch.distributed. A rank with threads of its own is never said to be stuck: another thread could be about to help.
+What is not seen: what a backend does inside one operation, or while it issues one that is awaited later; waits inside C++
+(DistributedDataParallel's in backward, those of futures), in which a rank counts as computing, so that a deadlock there is
+told at the timeout; and what does not go through torch.distributed. A rank with threads of its own is never said to be stuck:
+another thread could be about to help.
 
 Caller and ranks share one folder a run: the pickled function, the ledger, and for each rank the names that its records use, its
 output, its stack (written by faulthandler when asked, or at a crash), and its result or its failure.

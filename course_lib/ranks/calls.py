@@ -91,7 +91,8 @@ def _barrier(*_, **__):
     return "barrier", (), {}
 
 
-def _monitored_barrier(*_, **__):
+def monitored_barrier(*_: Any, **__: Any) -> Parts:
+    """Parts of the one operation whose call returns only when it is over."""
     return "monitored_barrier", (), {}
 
 
@@ -130,7 +131,7 @@ METHODS: dict[str, Callable[..., Parts]] = {
     "alltoall_base": _all_to_all_single,
     "all_to_all_single": _all_to_all_single,
     "barrier": _barrier,
-    "monitored_barrier": _monitored_barrier,
+    "monitored_barrier": monitored_barrier,
     "send": _send,
     "recv": _recv,
     "recv_anysource": receive_from_any,

@@ -17,7 +17,15 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
-from course_lib.ranks.calls import METHODS, Call, Parts, call_of, key_of, receive_from_any
+from course_lib.ranks.calls import (
+    METHODS,
+    Call,
+    Parts,
+    call_of,
+    key_of,
+    monitored_barrier,
+    receive_from_any,
+)
 from course_lib.ranks.ledger import FAILED_CALL, OWN_TIMEOUT, Ledger
 from course_lib.ranks.network import Network
 from course_lib.ranks.sites import Sites
@@ -59,11 +67,15 @@ class Hooks:
 
     def _hooked(self, method: Callable, parts_of: Callable) -> Callable:
         ledger, wait, from_any = self.ledger, self.wait, parts_of is receive_from_any
+        waits_below = parts_of is monitored_barrier
 
         def hooked(group, *args, **kwargs):
             opts = args[-1] if args else kwargs.get("opts")
             asynchronous = getattr(opts, "asyncOp", None)  # messages and some overloads do not say
-            number = self.begin(group, parts_of(*args, **kwargs), asynchronous is True, 2)
+            # To issue an operation needs no other rank. One that the system puts aside meanwhile does not wait yet, and
+            # what it does before it waits may be what the others need.
+            blocks = asynchronous is False or waits_below
+            number = self.begin(group, parts_of(*args, **kwargs), asynchronous is True, 2, blocks)
             if self.inside is not None:
                 self.inside.python = True
             try:
@@ -78,7 +90,8 @@ class Hooks:
                 ledger.flag(number, FAILED_CALL)
                 raise
             finally:
-                ledger.resume()
+                if blocks:
+                    ledger.resume()
                 if self.inside is not None:
                     self.inside.python = False
             if asynchronous is False:

@@ -110,12 +110,12 @@ class Ledger:
         """Operation `number` is complete; the thread waited for it from wait_from to wait_to, if at all."""
         at = self._record(number)
         if at is not None:
+            if peer >= 0:  # before the times: whoever sees that it is complete looks no more
+                struct.pack_into("@I", self.memory, at + 56, peer + 1)
             if wait_to:
                 _TIMES.pack_into(self.memory, at + 24, wait_from, wait_to, wait_to)
             else:
                 struct.pack_into("@d", self.memory, at + 40, time.monotonic())
-            if peer >= 0:
-                struct.pack_into("@I", self.memory, at + 56, peer + 1)
             self.words[self.header + ENDED] = next(self.ended)
 
     def end_early(self, number: int, when: float) -> None:

@@ -46,11 +46,14 @@ class Matcher:
         self.groups: dict[str, _Group] = {}
         self.sends: dict[tuple, deque[Entry]] = defaultdict(deque)
         self.receives: dict[tuple, deque[Entry]] = defaultdict(deque)
-        self.from_any: dict[tuple, list[Entry]] = defaultdict(list)
+        self.from_any: dict[tuple, list[Entry]] = defaultdict(list)  # whose message is not known yet
+        self.changed: dict[tuple, None] = {}  # channels whose messages may have to be paired
 
     def add(self, entries: list[Entry]) -> Mismatch | None:
-        """Take note of calls, each rank's in order. Returns the first mismatch."""
+        """Take note of calls, each rank's in order, and of what has ended since. Returns the first mismatch."""
         found = [self._add(entry) for entry in entries if entry.call["operation"] != "span"]
+        self._settle_from_any()  # not before all ranks' calls are in: the message may be a later rank's
+        found += [self._meet(channel) for channel in list(self.changed)]
         return min(
             (mismatch for mismatch in found if mismatch),
             key=lambda mismatch: mismatch.time,
@@ -63,13 +66,12 @@ class Matcher:
         if entry.matched or entry.complete:
             return ()
         if call["operation"] == "send":
-            open_to_all = [
-                e for e in self.from_any[call["group"], call["peer"], call["tag"]] if not e.complete
-            ]
+            open_to_all = self.from_any.get((call["group"], call["peer"], call["tag"]))
             return () if open_to_all or not call["nbytes"] else (call["peer"],)
         if call["operation"] == "recv":
             if call["peer"] is not None:
-                return (call["peer"],)
+                sent = self.sends[call["group"], call["peer"], entry.rank, call["tag"]]
+                return () if sent else (call["peer"],)
             senders = [rank for rank in call["ranks"] if rank != entry.rank]
             waiting = (self.sends[call["group"], rank, entry.rank, call["tag"]] for rank in senders)
             return () if any(waiting) else tuple(senders)
@@ -93,14 +95,16 @@ class Matcher:
         if call["operation"] == "send":
             channel = (call["group"], entry.rank, call["peer"], call["tag"])
             self.sends[channel].append(entry)
-            return self._meet(channel)
+            self.changed[channel] = None
+            return None
         if call["operation"] == "recv":
             if call["peer"] is None:
                 self.from_any[call["group"], entry.rank, call["tag"]].append(entry)
                 return None
             channel = (call["group"], call["peer"], entry.rank, call["tag"])
             self.receives[channel].append(entry)
-            return self._meet(channel)
+            self.changed[channel] = None
+            return None
         group = self.groups.get(call["group"])
         if group is None:
             group = self.groups[call["group"]] = _Group(tuple(call["ranks"]))
@@ -123,23 +127,32 @@ class Matcher:
                 return Mismatch("order", group.number - 1, swapped)
         return None
 
+    def _settle_from_any(self) -> None:
+        """A receive from any source that has ended took the first message of one channel."""
+        for (group, receiver, tag), entries in self.from_any.items():
+            for entry in [entry for entry in entries if entry.complete]:
+                if entry.source is not None:
+                    sent = self.sends[group, entry.call["ranks"][entry.source], receiver, tag]
+                    if not sent:
+                        continue  # its end was read before its message: that comes with the next calls
+                    sent.popleft().matched = True
+                entries.remove(entry)
+
     def _meet(self, channel: tuple) -> Mismatch | None:
-        group, source, receiver, tag = channel
-        taken = [e for e in self.from_any[group, receiver, tag] if e.complete]
-        for entry in taken:  # a receive from any source that has ended took a message from one channel
-            self.from_any[group, receiver, tag].remove(entry)
-            if entry.source is not None:
-                theirs = self.sends[group, entry.call["ranks"][entry.source], receiver, tag]
-                if theirs:
-                    theirs.popleft().matched = True
+        """Pair a channel's messages, as long as no receive from any source may have taken them first."""
+        group, _, receiver, tag = channel
         sends, receives = self.sends[channel], self.receives[channel]
         while sends and receives:
+            open_to_all = self.from_any.get((group, receiver, tag), ())
+            if any(entry.number < receives[0].number for entry in open_to_all):
+                return None
             pair = sends.popleft(), receives.popleft()
             for entry in pair:
                 entry.matched = True
             kind = _difference(*pair, names=("", "dtype", "size"))
             if kind:
                 return Mismatch(kind, None, pair)
+        del self.changed[channel]
         return None
 
 

@@ -1,11 +1,30 @@
-"""Two thousand correct runs: random programs of random length on 1 to 8 ranks. One false alarm ends it with its seed."""
+"""Two thousand correct runs: random programs of random length on 1 to 8 ranks. One false alarm ends it with its seed.
+
+Then fifty pipelines in random order, whose ranks are put aside again and again, as a busy system may do.
+"""
 
 import os
+import random
 import sys
 import time
 
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional
+
 from course_lib import RankError, launch
-from tests.random_programs import run_program
+from course_lib.parallel.pipeline import run_pipeline
+from tests.random_programs import put_aside, run_program
+from tests.test_schedules import random_legal
+
+
+def put_aside_in_a_pipeline(seed, schedule):
+    """Who waits for whom changes with every message, and while one rank waits, another issues what it will wait for itself."""
+    put_aside(seed * 100 + dist.get_rank())
+    mine = {s: nn.Linear(2, 2) for s, rank in schedule.rank_of.items() if rank == dist.get_rank()}
+    x = torch.ones(schedule.num_microbatches, 2)
+    run_pipeline(mine, x, x, functional.mse_loss, schedule.num_microbatches, schedule)
 
 
 def main():
@@ -28,7 +47,15 @@ def main():
                 f"  {number + 1} runs, {operations:,} operations, {time.monotonic() - begin:.0f} s",
                 flush=True,
             )
-    print(f"{count} correct runs (seeds from {first}), {operations:,} operations, no false alarm")
+    for seed in range(first, first + count // 40):
+        try:
+            launch(put_aside_in_a_pipeline, 3, seed, random_legal(3, 4, random.Random(seed)))
+        except RankError as error:
+            print(f"FALSE ALARM in a pipeline whose ranks are put aside, seed {seed}:\n{error}")
+            sys.exit(1)
+    print(
+        f"{count} correct runs (seeds from {first}), {operations:,} operations, and {count // 40} put aside, no false alarm"
+    )
 
 
 if __name__ == "__main__":
