@@ -153,9 +153,12 @@ class Trace:
         """How many bytes a rank sent in point-to-point messages."""
         return sum(event.nbytes for event in self._of_rank(rank) if event.is_send)
 
-    def traffic(self) -> Traffic:
-        """Who sent how much to whom, from messages; what the backend's own collectives moved has no known path."""
-        return make_traffic(self)
+    def traffic(self, rings: bool = False) -> Traffic:
+        """Who sent how much to whom, from messages; what the backend's own collectives moved has no known path.
+
+        rings=True: count those as if each rank had sent its share, `ring_bytes`, to the next one of its group.
+        """
+        return make_traffic(self, rings)
 
     @cached_property
     def active_s(self) -> Interval:

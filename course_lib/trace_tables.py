@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from course_lib.trace import Event, Trace
 
+RINGS = "Collectives are counted as rings: each call one message to the next rank of its group."
 LOGICAL = "logical: the payload of collectives inside the backend; what it sends for them is not known."
 _BY = {
     "rank": lambda event: event.rank,
@@ -168,19 +169,24 @@ def make_totals(trace: "Trace", by: str) -> Totals:
     return Totals(by, tuple(_row(name, events) for name, events in rows.items()), tuple(trace.notes()))
 
 
-def make_traffic(trace: "Trace") -> Traffic:
-    """The messages of a trace by sender and receiver."""
+def make_traffic(trace: "Trace", rings: bool = False) -> Traffic:
+    """The messages of a trace by sender and receiver; with rings also its collectives, each call from a rank to the next."""
     size = range(trace.world_size)
     nbytes, messages = ([[0 for _ in size] for _ in size] for _ in range(2))
+    collectives = [event for event in trace.events if event.kind == "collective"]
     for event in trace.events:
         if event.is_send:
             for peer in event.peers:
                 nbytes[event.rank][peer] += event.nbytes
                 messages[event.rank][peer] += 1
-    unplaced = sum(event.nbytes for event in trace.events if event.kind == "collective")
-    return Traffic(
-        tuple(map(tuple, nbytes)), tuple(map(tuple, messages)), unplaced, notes=tuple(trace.notes())
-    )
+    for event in collectives if rings else ():
+        if event.ring_bytes:
+            after = event.ranks[(event.ranks.index(event.rank) + 1) % len(event.ranks)]
+            nbytes[event.rank][after] += round(event.ring_bytes)
+            messages[event.rank][after] += 1
+    unplaced = 0 if rings else sum(event.nbytes for event in collectives)
+    notes = [RINGS] * rings + trace.notes()
+    return Traffic(tuple(map(tuple, nbytes)), tuple(map(tuple, messages)), unplaced, notes=tuple(notes))
 
 
 def _row(name: object, events: list["Event"]) -> Row:

@@ -7,8 +7,12 @@ machine.py        the roofline of the machine at hand, measured
 plan.py           how a model is to be trained: cut how, in what pieces, with what recomputation
 memory.py         bytes on a GPU: the states by ZeRO stage, and the activations
 communication.py  bytes and seconds of collectives, on one link or inside and across nodes
+traffic.py        what a rank sends in each of its groups in one step
 kernels.py        seconds of one kernel
 step_time.py      seconds of one step, by what they are spent on
+candidate.py      a plan with its schedule, weighed: memory, time, and what limits it
+planner.py        every candidate that fits, searched for
+ranking.py        what a search found, ranked, and why a plan is not the best
 published.py      results from papers, with their sources
 validate.py       each published result beside ours, a Row
 report.py         those rows as a table: `course validate`

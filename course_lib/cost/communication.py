@@ -4,6 +4,8 @@ In all of this a collective is given by the bytes of the *whole* array: what eac
 a reduce-scatter, and after an all-gather.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from math import ceil, log2
 
 from course_lib.cost.hardware import System
@@ -23,13 +25,18 @@ def ring_bytes(operation: str, nbytes: float, n: int) -> float:
     return _passes(operation) * (n - 1) / n * nbytes
 
 
+def ring_messages(operation: str, n: int) -> int:
+    """Messages that each of n ranks sends in a ring: 2(n-1) for an all-reduce, n - 1 for either half of it."""
+    return _passes(operation) * (n - 1)
+
+
 def ring_s(operation: str, nbytes: float, n: int, link: Link) -> float:
     """Seconds in a ring of n ranks (an all-to-all: directly): so many steps of α + a part's bytes / bandwidth."""
     if n == 1:
         return 0.0
     if operation == "all_to_all":
         return link.latency_s + link.transfer_s(ring_bytes(operation, nbytes, n))
-    return _passes(operation) * (n - 1) * link.seconds(nbytes / n)
+    return ring_messages(operation, n) * link.seconds(nbytes / n)
 
 
 def tree_s(operation: str, nbytes: float, n: int, link: Link) -> float:
@@ -58,7 +65,16 @@ def group_link(system: System, n: int, stride: int = 1) -> Link:
     """
     if n * stride <= system.gpus_per_node:
         return system.inside
-    members = max(1, system.gpus_per_node // stride)
+    return _shared_out(system, max(1, system.gpus_per_node // stride))
+
+
+def ranks_link(system: System, ranks: Sequence[int]) -> Link:
+    """The same for the very ranks of a group, wherever their nodes begin: the node with the fewest of them is the limit."""
+    nodes = Counter(rank // system.gpus_per_node for rank in ranks)
+    return system.inside if len(nodes) <= 1 else _shared_out(system, min(nodes.values()))
+
+
+def _shared_out(system: System, members: int) -> Link:
     bandwidth = min(members * system.across.bandwidth_gb_s, system.inside.bandwidth_gb_s)
     return Link(system.across.latency_s, bandwidth)
 

@@ -113,6 +113,12 @@ def memory_use(model: Transformer, plan: Plan) -> MemoryUse:
     """
     plan.check_fits(model)
     state = training_state(parameters_per_gpu(model, plan), plan.dp, plan.zero, 2, plan.gradient_bytes, 12)
+    activations = activation_bytes(model, plan)
+    return MemoryUse(state.parameters, state.gradients, state.optimizer_state, activations)
+
+
+def activation_bytes(model: Transformer, plan: Plan) -> int:
+    """The activations of memory_use: those of all layers in flight, of the ends, and of the layer that is running again."""
     layers = layers_in_flight(model, plan) * layer_activations(model, plan)
     if plan.recompute == "full":  # while a layer runs again, its activations are there, too
         one = Plan(
@@ -122,5 +128,4 @@ def memory_use(model: Transformer, plan: Plan) -> MemoryUse:
             sequence_parallel=plan.sequence_parallel,
         )
         layers += layer_activations(model, one)
-    activations = round(layers + ends_activations(model, plan))
-    return MemoryUse(state.parameters, state.gradients, state.optimizer_state, activations)
+    return round(layers + ends_activations(model, plan))

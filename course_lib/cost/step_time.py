@@ -19,6 +19,7 @@ from course_lib.cost.kernels import linear_s, matmul_s, stream_s
 from course_lib.cost.memory import parameters_per_gpu
 from course_lib.cost.plan import Plan
 from course_lib.cost.shapes import Transformer
+from course_lib.cost.traffic import calls_s, gradient_calls, hop_bytes, layer_calls
 
 # Memory traffic of Adam in mixed precision, bytes a parameter: gradient to float32 (2 + 4), unscale (4 + 4), norm (4),
 # clip (4 + 4), Adam (reads 16, writes 12), weights back to 16 bits (4 + 2).
@@ -53,13 +54,17 @@ class StepTime:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """Seconds of one layer for one micro-batch: kernels forward and backward, the attention core, messages of each direction."""
+    """Seconds of one layer for one micro-batch: kernels forward and backward, the attention core, messages of each direction.
+
+    weights_s: the part of backward that makes the gradients of weights, which no other layer waits for.
+    """
 
     forward_s: float
     backward_s: float
     core_s: float
     forward_message_s: float
     backward_message_s: float
+    weights_s: float
 
 
 @lru_cache(maxsize=4096)
@@ -79,12 +84,12 @@ def layer_time(
     core_back = (
         2 * scores + 2 * context + stream_s(system, 6 * pairs) + stream_s(system, 5 * pairs * model.dropout)
     )
-    linears = [
-        linear_s(system, tokens, h, (q + 2 * kv) / tp),
-        linear_s(system, tokens, q / tp, h),
-        linear_s(system, tokens, h, (2 if model.gated else 1) * f / tp),
-        linear_s(system, tokens, f / tp, h),
-    ]
+    shapes = (h, (q + 2 * kv) / tp), (q / tp, h), (h, (2 if model.gated else 1) * f / tp), (f / tp, h)
+    linears = [linear_s(system, tokens, inputs, outputs) for inputs, outputs in shapes]
+    weights = sum(
+        matmul_s(system, outputs, inputs, tokens) + stream_s(system, 4 * inputs * outputs)
+        for inputs, outputs in shapes
+    )
     act = tokens * (q / tp) * 4 + tokens * f / tp * (
         6 if model.gated else 4
     )  # heads side by side; GELU or SwiGLU
@@ -95,11 +100,8 @@ def layer_time(
     forward = core + near_ops + stream_s(system, act) + sum(f for f, _ in linears)
     backward = core_back + near_back + stream_s(system, act_back) + sum(b for _, b in linears)
 
-    # Two all-reduces each way, or an all-gather and a reduce-scatter in place of each, which take as long together. With
-    # sequence parallel, backward also gathers the inputs of the two first linears again (Korthikanti et al. 2022, section 4.2.2).
-    messages = 2 * group_s("all_reduce", 2 * tokens * h, tp, 1, system)
-    gathers = 2 * group_s("all_gather", 2 * tokens * h, tp, 1, system) if sequence_parallel else 0.0
-    return LayerTime(forward, backward, core, messages, messages + gathers)
+    messages = [calls_s(calls, tp, 1, system) for calls in layer_calls(model, microbatch, sequence_parallel)]
+    return LayerTime(forward, backward, core, *messages, weights)
 
 
 @lru_cache(maxsize=4096)
@@ -136,7 +138,7 @@ def step_time(model: Transformer, plan: Plan, system: System, software: float = 
     bubble = (plan.pp - 1) / plan.chunks * (kernels + messages + hops)
 
     num_parameters = parameters_per_gpu(model, plan)
-    gradients = _gradients_s(plan, system, num_parameters, kernels * m)
+    gradients = _gradients_s(plan, system, num_parameters, layers, kernels * m)
     mine = num_parameters / (plan.dp if plan.zero else 1)
     optimizer = software * mine * _OPTIMIZER_BYTES / system.roofline.bytes_per_s
     return StepTime(
@@ -151,31 +153,29 @@ def _hop_s(model: Transformer, plan: Plan, system: System) -> float:
     """
     if plan.pp == 1:
         return 0.0
-    nbytes = 2 * plan.microbatch * model.context * model.width
+    nbytes = hop_bytes(model, plan)
     # stages lie tp × dp ranks apart, so neighbours share a node only if all of the data-parallel copies do
     link = system.inside if plan.num_gpus <= system.gpus_per_node else system.across
-    gather = 0.0 if plan.sequence_parallel else group_s("all_gather", nbytes, plan.tp, 1, system)
-    return 2 * plan.chunks * (link.seconds(nbytes / plan.tp) + gather)
+    gather = 0.0 if plan.sequence_parallel else group_s("all_gather", nbytes * plan.tp, plan.tp, 1, system)
+    return 2 * plan.chunks * (link.seconds(nbytes) + gather)
 
 
-def _gradients_s(plan: Plan, system: System, num_parameters: float, hidden_s: float) -> float:
+def _gradients_s(plan: Plan, system: System, num_parameters: float, layers: float, hidden_s: float) -> float:
     """What data parallel adds to a step: the messages that nothing hides, and a copy into and out of them.
 
-    zero = 3 also gathers the weights for forward and again for backward of every micro-batch, fetching ahead of the kernels.
+    zero = 2 keeps no whole gradients from one micro-batch to the next, so each scatters its own. zero = 3 also gathers the
+    weights for forward and again for backward of every micro-batch, layer by layer, fetching ahead of the kernels.
     """
     if plan.dp == 1:
         return 0.0
-    nbytes = plan.gradient_bytes * num_parameters
-    send = group_s("all_reduce", nbytes, plan.dp, plan.tp, system)  # ZeRO 1 and 2: the same in two halves
+    nbytes, m = plan.gradient_bytes * num_parameters, plan.num_microbatches
+    send = calls_s(gradient_calls(plan, num_parameters, layers), plan.dp, plan.tp, system)
     if plan.zero == 3:
-        send = group_s("reduce_scatter", nbytes, plan.dp, plan.tp, system) * plan.num_microbatches
-        send += (
-            2 * group_s("all_gather", 2 * num_parameters, plan.dp, plan.tp, system) * plan.num_microbatches
-        )
         return max(0.0, send - hidden_s)
-    if plan.overlap_gradients:  # behind the backward of the last micro-batch, two thirds of its time
-        return max(0.0, send - hidden_s / plan.num_microbatches * 2 / 3)
-    return send + 4 * nbytes / system.roofline.bytes_per_s
+    times = m if plan.zero == 2 else 1
+    if plan.overlap_gradients:  # behind backward, two thirds of the time: of the last micro-batch, or of each
+        return max(0.0, send - hidden_s * times / m * 2 / 3)
+    return send + times * 4 * nbytes / system.roofline.bytes_per_s
 
 
 def tensor_parallel_bytes(model: Transformer, plan: Plan) -> float:

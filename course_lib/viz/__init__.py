@@ -4,6 +4,8 @@ from course_lib.layout import Partial, Replicate, Shard
 from course_lib.viz.block import TransformerBlock, transformer_block
 from course_lib.viz.collective import Collective, animate
 from course_lib.viz.estimator import MemoryEstimator, memory_estimator
+from course_lib.viz.mesh import MeshExplorer, mesh_explorer
+from course_lib.viz.planner import PlannerExplorer, planner_explorer
 from course_lib.viz.prediction import Prediction, predict
 from course_lib.viz.roofline import RooflineExplorer, roofline
 from course_lib.viz.schedule import Pipeline, pipeline
@@ -17,8 +19,10 @@ __all__ = [
     "Arena",
     "Collective",
     "MemoryEstimator",
+    "MeshExplorer",
     "Partial",
     "Pipeline",
+    "PlannerExplorer",
     "Prediction",
     "Replicate",
     "RooflineExplorer",
@@ -30,7 +34,9 @@ __all__ = [
     "animate",
     "arena",
     "memory_estimator",
+    "mesh_explorer",
     "pipeline",
+    "planner_explorer",
     "predict",
     "roofline",
     "schedule_picture",
