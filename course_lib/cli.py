@@ -1,4 +1,4 @@
-"""The `course` command: lab, check, grade, validate, build. Whatever is slow to import is imported inside its command."""
+"""The `course` command: lab, check, grade, train, validate, build. Whatever is slow to import is imported inside its command."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+from course_lib.train.options import add_arguments as add_train_arguments
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,6 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", type=Path, help="where the notebooks were collected")
     sub.add_argument("--csv", type=Path, metavar="FILE", help="also write a table with one row for each task")
     _add_grading_options(sub)
+
+    sub = command(
+        "train",
+        _train,
+        "train a GPT on real text under any layout of ranks; the same arguments work under torchrun",
+    )
+    add_train_arguments(sub)
 
     command("validate", _validate, "hold the calculator of cost against published results, row by row")
 
@@ -119,6 +128,13 @@ def _grade(options, extra) -> int:
     except GradingError as error:
         print(f"course grade: {error}", file=sys.stderr)
         return 2
+
+
+def _train(options, extra) -> int:
+    from course_lib.train.options import options_from
+    from course_lib.train.start import start
+
+    return start(options_from(options))
 
 
 def _validate(options, extra) -> int:

@@ -1,4 +1,4 @@
-"""For every test: what needs a browser or a GPU runs where there is one, and is loudly reported as not run elsewhere."""
+"""For every test: what needs a browser, a GPU or two nodes runs where there are, and is loudly reported as not run elsewhere."""
 
 import os
 from collections import Counter
@@ -6,19 +6,26 @@ from collections import Counter
 import pytest
 
 from tests.browser.chromium import find_chromium
+from tests.two_nodes import unshare
 
 HOW_TO = {
     "browser": "a Chromium or Chrome: install one, or name it in COURSE_CHROMIUM",
     "gpu": "an NVIDIA GPU and a CUDA build of torch",
+    "nodes": "two network namespaces for two nodes: Linux that allows them, iproute2 and util-linux",
 }
+REQUIRE = {
+    "browser": "COURSE_REQUIRE_BROWSER",
+    "nodes": "COURSE_REQUIRE_NODES",
+}  # set where their absence is an error
 counts = Counter()  # of tests that were not run
 
 
 def pytest_runtest_setup(item):
-    for marker, is_missing in (("browser", no_browser), ("gpu", no_gpu)):
+    for marker, is_missing in (("browser", no_browser), ("gpu", no_gpu), ("nodes", no_nodes)):
         if item.get_closest_marker(marker) and is_missing():
-            if marker == "browser" and os.environ.get("COURSE_REQUIRE_BROWSER"):
-                pytest.fail(f"COURSE_REQUIRE_BROWSER is set, and this needs {HOW_TO[marker]}", pytrace=False)
+            required = REQUIRE.get(marker)
+            if required and os.environ.get(required):
+                pytest.fail(f"{required} is set, and this needs {HOW_TO[marker]}", pytrace=False)
             pytest.skip(f"needs {HOW_TO[marker]}")
 
 
@@ -30,6 +37,10 @@ def no_gpu():
     import torch
 
     return not torch.cuda.is_available()
+
+
+def no_nodes():
+    return unshare() is None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -34,4 +34,8 @@ Pipeline parallel: every rank has some layers, and micro-batches go through all 
 
 Hybrid parallel: all of them at once, each over its axis of a mesh
     hybrid.py           HybridParallel: one step of a GPT under a Layout
+    checkpoint.py       save and load its state, sharded, for any other layout
+    held.py             what a rank holds of each parameter and of its optimizer state
+    boxes.py            boxes of a tensor, as torch.distributed.checkpoint writes and reads them
+    checkpoint_folder.py  which checkpoints there are in a folder
 """
