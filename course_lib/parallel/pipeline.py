@@ -21,6 +21,10 @@ from course_lib.ranks.spans import span
 from course_lib.schedules import Action, Schedule, check
 from course_lib.simulate import Costs
 
+# gloo sends a message when its receiver has asked for it. Eight actions ahead make a step of GPipe some 8 % shorter than two, and take
+# the memory of as many inputs of a stage at most, which is little beside what a stage keeps for backward.
+AHEAD = 8
+
 
 def run_pipeline(
     stages: dict[int, nn.Module],
@@ -42,8 +46,8 @@ def run_pipeline(
 
     communication: for each micro-batch and each border between ranks the activation forward and its gradient back; once a border
     its shape; once, between the first and the last rank, the gradient of a shared weight.
-    Messages of the next action are awaited while this one computes; nobody waits for what was sent. In the order of the
-    schedule, or not at all: a rank does nothing in between.
+    What the next AHEAD actions need is expected beforehand, and comes while this rank computes; nobody waits for what was sent.
+    In the order of the schedule, or not at all: a rank does nothing in between.
     emulate: let each action last as long as it says, by sleeping, if it takes less here: more stages than cores show their true
     shape. The trace says so.
 
@@ -53,7 +57,7 @@ def run_pipeline(
     run = _Run(stages, x, target, loss_fn, num_microbatches, schedule, group)
     actions = schedule.actions[run.rank]
     for at, action in enumerate(actions):
-        for coming in actions[at : at + 2]:
+        for coming in actions[at : at + AHEAD]:
             run.messages.expect(coming)
         run.messages.wait_for(action)
         labels = {"stage": action.stage, "microbatch": action.microbatch}
