@@ -222,5 +222,5 @@ def timed(
         rest = both - forward - weights
         bubble = (plan.pp - 1) * max(forward, rest, forward + rest - weights)
         time = replace(time, bubble_s=bubble)
-    again = {"none": 0.0, "selective": layer.core_s, "full": layer.forward_s}[plan.recompute]
-    return Candidate(plan, schedule, memory, time, software * layers * m * again)
+    again = software * layers * m * layer.again_s(plan.recompute)
+    return Candidate(plan, schedule, memory, time, again)

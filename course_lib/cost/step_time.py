@@ -66,6 +66,10 @@ class LayerTime:
     backward_message_s: float
     weights_s: float
 
+    def again_s(self, recompute: str) -> float:
+        """What backward computes a second time: "none", the "selective" core, or "full", all of forward."""
+        return {"none": 0.0, "selective": self.core_s, "full": self.forward_s}[recompute]
+
 
 @lru_cache(maxsize=4096)
 def layer_time(
@@ -127,8 +131,7 @@ def step_time(model: Transformer, plan: Plan, system: System, software: float = 
         )
     layers, m = model.num_layers / plan.pp, plan.num_microbatches
     layer = layer_time(model, system, plan.microbatch, plan.tp, plan.sequence_parallel)
-    again = {"none": 0.0, "selective": layer.core_s, "full": layer.forward_s}[plan.recompute]
-    kernels = software * layers * (layer.forward_s + layer.backward_s + again)
+    kernels = software * layers * (layer.forward_s + layer.backward_s + layer.again_s(plan.recompute))
     messages = layers * (layer.forward_message_s + layer.backward_message_s)
     if plan.recompute == "full":
         messages += layers * layer.forward_message_s

@@ -27,7 +27,6 @@ from course_lib.parallel.data import BucketedDataParallel
 from course_lib.parallel.pipeline import run_pipeline
 from course_lib.parallel.sharded import FullyShardedDataParallel
 from course_lib.parallel.stages import parameters_of, pipeline_stages
-from course_lib.parallel.start import start_as_one
 from course_lib.parallel.tensor_model import splits, tensor_parallelize, whole
 from course_lib.parallel.vocabulary import vocab_parallel_cross_entropy
 from course_lib.parallel.zero import ShardedOptimizer
@@ -93,7 +92,7 @@ class HybridParallel:
         self.groups = make_groups(layout)
         self.coordinates = layout.coordinates(dist.get_rank())
         self.grad_norm: torch.Tensor | None = None
-        start_as_one(model, None)
+        # Each strategy starts its group as its first rank: over tp, then pp, then dp and cp, rank 0's weights come to all ranks.
         if layout.tp > 1:
             tensor_parallelize(model, self.groups["tp"], sequence_parallel=sequence_parallel)
         if layout.cp > 1:
@@ -171,8 +170,8 @@ class HybridParallel:
         return F.cross_entropy(logits.flatten(0, 1), y.flatten())
 
     def _pipeline(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
-        for stage in self.stages.values():
-            stage.positions = self._positions(x)
+        if 0 in self.stages:
+            self.stages[0].positions = self._positions(x)
         with self._not_yet():
             return run_pipeline(self.stages, x, y, self._loss, self.m, self.schedule, group=self.groups["pp"])
 

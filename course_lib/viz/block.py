@@ -40,7 +40,7 @@ class TransformerBlock(anywidget.AnyWidget):
     Every picture that can be chosen is drawn here, once; the page shows one or another, and needs no kernel for it.
     """
 
-    _esm = joined("block.js")
+    _esm = joined("elements.js", "block.js")
     _css = joined("picture.css", "block.css", "widget.css", "block_widget.css")
     t = traitlets.Int().tag(sync=True)
     sequence_parallel = traitlets.Bool().tag(sync=True)

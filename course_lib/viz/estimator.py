@@ -42,7 +42,7 @@ class MemoryEstimator(anywidget.AnyWidget):
     values behind it; the last two raise ValueError, naming the rule, while the choice is not possible.
     """
 
-    _esm = joined("estimator_model.js", "estimator.js")
+    _esm = joined("elements.js", "estimator_model.js", "estimator.js")
     _css = joined("picture.css", "estimator.css", "widget.css", "trace_widget.css", "estimator_widget.css")
     state = traitlets.Dict().tag(sync=True)
     data = traitlets.Dict().tag(sync=True)

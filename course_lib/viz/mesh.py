@@ -66,7 +66,7 @@ class MeshExplorer(anywidget.AnyWidget):
     size or the rank is out of range.
     """
 
-    _esm = joined("mesh_model.js", "mesh_draw.js", "mesh.js")
+    _esm = joined("elements.js", "mesh_model.js", "mesh_draw.js", "mesh.js")
     _css = joined("picture.css", "mesh.css", "widget.css", "trace_widget.css", "mesh_widget.css")
     state = traitlets.Dict().tag(sync=True)
     data = traitlets.Dict().tag(sync=True)

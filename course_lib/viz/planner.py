@@ -44,7 +44,7 @@ class PlannerExplorer(anywidget.AnyWidget):
     `overview` is the value behind it, `chosen` the mark that is shown; None if nothing is left.
     """
 
-    _esm = joined("planner_model.js", "planner.js")
+    _esm = joined("elements.js", "planner_model.js", "planner.js")
     _css = joined("picture.css", "planner.css", "widget.css", "trace_widget.css", "planner_widget.css")
     state = traitlets.Dict().tag(sync=True)
     data = traitlets.Dict().tag(sync=True)

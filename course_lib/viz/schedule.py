@@ -62,7 +62,12 @@ class Pipeline(anywidget.AnyWidget):
     """
 
     _esm = joined(
-        "schedule_orders.js", "schedule_model.js", "schedule_draw.js", "schedule_play.js", "schedule.js"
+        "elements.js",
+        "schedule_orders.js",
+        "schedule_model.js",
+        "schedule_draw.js",
+        "schedule_play.js",
+        "schedule.js",
     )
     _css = joined("picture.css", "schedule.css", "widget.css", "trace_widget.css", "schedule_widget.css")
     state = traitlets.Dict().tag(sync=True)

@@ -1,11 +1,9 @@
 """The sharding view of a transformer block in a real browser, without Jupyter or a kernel."""
 
-import json
-
 import pytest
 
 from course_lib.viz.block import transformer_block
-from tests.browser.test_sharding_widget import MOUNT, contrast, luminance
+from tests.browser.widget import contrast, luminance, mount
 
 pytestmark = pytest.mark.browser
 
@@ -21,13 +19,6 @@ CROWDED = """() => {
   const sizes = [...svg.querySelectorAll("text")].map((node) => parseFloat(getComputedStyle(node).fontSize));
   return [found.map(([words]) => words), Math.min(...sizes)];
 }"""
-
-
-def mount(page, widget):
-    page.goto("about:blank")
-    state = {name: getattr(widget, name) for name in ("data", "t", "sequence_parallel")}
-    page.evaluate(MOUNT, {"source": widget._esm, "css": widget._css, "state": json.loads(json.dumps(state))})
-    return page.locator("#widget")
 
 
 def bars(widget):

@@ -1,6 +1,5 @@
 """The memory estimator in a real browser, without Jupyter or a kernel: it says what Python says."""
 
-import json
 import random
 from dataclasses import asdict, replace
 
@@ -14,7 +13,7 @@ from course_lib.viz import memory_estimator
 from course_lib.viz.estimator_model import Estimate, gb_text, heading, shape_data, suggestions
 from course_lib.viz.estimator_picture import HEIGHT, bars
 from course_lib.viz.svg import document
-from tests.browser.test_sharding_widget import MOUNT, SEEN, close, contrast, luminance
+from tests.browser.widget import SEEN, close, contrast, control, luminance, mount, state
 
 pytestmark = pytest.mark.browser
 
@@ -44,23 +43,8 @@ def settings(seed):
     return draw.choice(list(MODELS)), plan
 
 
-def mount(page, widget):
-    page.goto("about:blank")
-    state = {name: getattr(widget, name) for name in ("picture", "data", "state")}
-    page.evaluate(MOUNT, {"source": widget._esm, "css": widget._css, "state": json.loads(json.dumps(state))})
-    return page.locator("#widget")
-
-
-def control(widget, label):
-    return widget.locator(".controls").get_by_label(label, exact=True)
-
-
 def said(widget):
     return widget.get_by_role("status").inner_text()
-
-
-def state(page):
-    return page.evaluate("widget.state.state")
 
 
 def test_the_page_counts_the_same_bytes_and_names_the_same_rules(page):

@@ -1,6 +1,5 @@
 """The mesh explorer in a real browser, without Jupyter or a kernel: its arithmetic, words and shapes are Python's."""
 
-import json
 import random
 
 import pytest
@@ -11,26 +10,11 @@ from course_lib.layout import Layout
 from course_lib.viz import mesh_explorer
 from course_lib.viz.mesh_model import Mesh, bytes_text, describe, group_rows, holdings, seconds_text
 from course_lib.viz.mesh_picture import Map
-from tests.browser.test_sharding_widget import MOUNT, contrast, luminance
+from tests.browser.widget import contrast, control, luminance, mount, state
 
 pytestmark = pytest.mark.browser
 
 SMALL = Transformer("small GPT", 24, 96, 24, vocab_size=384, context=64)
-
-
-def mount(page, widget):
-    page.goto("about:blank")
-    state = json.loads(json.dumps({"state": widget.state, "data": widget.data}))
-    page.evaluate(MOUNT, {"source": widget._esm, "css": widget._css, "state": state})
-    return page.locator("#widget")
-
-
-def control(widget, label):
-    return widget.locator(".controls").get_by_label(label, exact=True)
-
-
-def state(page):
-    return page.evaluate("widget.state.state")
 
 
 def cases(count, seed=0):

@@ -1,6 +1,5 @@
 """The planner explorer in a real browser, without Jupyter or a kernel: its marks, its best and its words are Python's."""
 
-import json
 import random
 from functools import cache
 from xml.etree import ElementTree
@@ -14,7 +13,7 @@ from course_lib.viz import planner_explorer
 from course_lib.viz.planner_model import ANY, FILTERS, PARTS, Overview
 from course_lib.viz.planner_picture import Axes, live
 from course_lib.viz.planner_words import describe, left_text, time, words
-from tests.browser.test_sharding_widget import MOUNT, contrast, luminance
+from tests.browser.widget import contrast, luminance, mount, state
 
 pytestmark = pytest.mark.browser
 
@@ -26,16 +25,8 @@ def overview(model="GPT-3 175B", system="A100", gpus=1024, batch=1536):
     return Overview(search(MODELS[model], SYSTEMS[system], gpus, batch))
 
 
-def mount(page, over=None):
-    widget = planner_explorer((over or overview()).search)
-    page.goto("about:blank")
-    state = {"state": widget.state, "data": widget.data, "picture": widget.picture}
-    page.evaluate(MOUNT, {"source": widget._esm, "css": widget._css, "state": json.loads(json.dumps(state))})
-    return page.locator("#widget")
-
-
-def state(page):
-    return page.evaluate("widget.state.state")
+def shown(page, over=None):
+    return mount(page, planner_explorer((over or overview()).search))
 
 
 def pick(widget, label, value):
@@ -62,7 +53,7 @@ def states(over, count, seed=0):
 )
 def test_the_page_says_and_draws_what_python_does(page, task):
     over = overview(*task)
-    mount(page, over)
+    shown(page, over)
     cases = [EVERYTHING, *states(over, 200), *(EVERYTHING | {"mark": mark.rank} for mark in over.marks[::3])]
     got = page.evaluate(
         """(cases) => cases.map((state, i) => {
@@ -104,7 +95,7 @@ def numbers(text):
 
 
 def test_filters_redraw_and_say_how_many_are_left_and_the_best_of_them(page):
-    widget, over = mount(page), overview()
+    widget, over = shown(page), overview()
     line, head = widget.locator(".left[role=status]"), widget.locator(".details b")
     assert line.inner_text() == left_text(over, EVERYTHING)
     assert (
@@ -137,7 +128,7 @@ def test_filters_redraw_and_say_how_many_are_left_and_the_best_of_them(page):
 
 
 def test_a_click_on_a_mark_chooses_it(page):
-    widget, over = mount(page), overview()
+    widget, over = shown(page), overview()
     box = widget.locator(".picture svg").bounding_box()
     axes, zoom = Axes(over), box["width"] / 800
     places = [axes.place(mark) for mark in over.marks]
@@ -158,7 +149,7 @@ def test_a_click_on_a_mark_chooses_it(page):
 
 
 def test_all_marks_can_be_reached_by_keyboard(page):
-    widget, over = mount(page), overview()
+    widget, over = shown(page), overview()
     widget.locator(".picture").focus()
     left = over.left(EVERYTHING)
     by_memory = sorted(left, key=lambda mark: (sum(mark.memory), mark.rank))
@@ -186,7 +177,7 @@ def test_all_marks_can_be_reached_by_keyboard(page):
 
 
 def test_keys_and_choices_are_kept_from_jupyterlab_and_said_aloud(page):
-    widget, over = mount(page), overview()
+    widget, over = shown(page), overview()
     takers = widget.locator("select, button, [tabindex]")
     assert takers.count() == 9
     assert not takers.locator("xpath=self::*[not(@data-lm-suppress-shortcuts='true')]").count()
@@ -199,7 +190,7 @@ def test_keys_and_choices_are_kept_from_jupyterlab_and_said_aloud(page):
 
 
 def test_the_tables_have_the_parts_the_best_and_the_difference(page):
-    widget, over = mount(page), overview()
+    widget, over = shown(page), overview()
     assert widget.locator("table").nth(0).locator("thead th").all_inner_texts() == ["this one"]
     page.evaluate("widget.model.set('state', {...widget.state.state, zero: 3, mark: 0})")
     mark, best = over.chosen(EVERYTHING | {"zero": 3}), over.marks[0]
@@ -218,7 +209,7 @@ def test_the_tables_have_the_parts_the_best_and_the_difference(page):
 
 
 def test_limits_differ_by_shape_and_not_by_colour_alone(page):
-    widget = mount(page)
+    widget = shown(page)
     shapes = widget.locator(".picture .plan-mark").evaluate_all(
         "nodes => nodes.map((node) => node.getAttribute('d').split('M')[1].replace(/^[\\d.]+ [\\d.]+/, ''))"
     )
@@ -234,7 +225,7 @@ def test_limits_differ_by_shape_and_not_by_colour_alone(page):
 def test_text_stands_out_and_nothing_is_cut_off_in_both_themes(page, scheme):
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": 860, "height": 1100})
-    widget = mount(page)
+    widget = shown(page)
     page.add_style_tag(content=f"body {{ background: {'#0d1117' if scheme == 'dark' else '#fff'} }}")
     page.evaluate("widget.model.set('state', {...widget.state.state, tp: 1, mark: 0})")
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -258,13 +249,13 @@ def test_text_stands_out_and_nothing_is_cut_off_in_both_themes(page, scheme):
 
 def test_a_search_that_found_nothing_says_so_without_a_picture(page):
     over = overview("Megatron 1T", "A100", 8, 8)
-    widget = mount(page, over)
+    widget = shown(page, over)
     assert widget.inner_text().splitlines()[-1].startswith("none fits into 64 GB")
     assert not widget.locator("select, svg, table").count()
 
 
 def test_a_choice_is_drawn_at_once(page):
-    mount(page)
+    shown(page)
     took = page.evaluate(
         """() => [...Array(60).keys()].map((k) => {
           const begin = performance.now();

@@ -12,8 +12,8 @@ from course_lib.cost.shapes import MODELS
 from course_lib.viz import roofline
 from course_lib.viz.roofline_picture import shapes
 from course_lib.viz.roofline_scene import figures, sentences, title
-from tests.browser.test_sharding_widget import MOUNT, contrast
 from tests.browser.test_trace_widgets import all_guarded, press
+from tests.browser.widget import contrast, mount
 
 pytestmark = pytest.mark.browser
 
@@ -21,14 +21,6 @@ STATE = ("device", "beside", "model", "operation", "tokens", "everything")
 POWERS = [2**power for power in range(17)]
 MINE = Roofline(1.3e11, 1.1e10)
 OPERATIONS = list(operations(MODELS["GPT-2"]))
-
-
-def mount(page, explorer):
-    state = {name: getattr(explorer, name) for name in ("picture", "data", *STATE)}
-    page.goto("about:blank")
-    source = str(explorer._esm)
-    page.evaluate(MOUNT, {"source": source, "css": explorer._css, "state": json.loads(json.dumps(state))})
-    return page.locator("#widget")
 
 
 def computed(page, script, argument=None):

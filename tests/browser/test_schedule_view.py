@@ -1,6 +1,5 @@
 """A pipeline schedule in a real browser, without Jupyter or a kernel: its orders, times and shapes are Python's."""
 
-import json
 from itertools import product
 
 import pytest
@@ -9,26 +8,11 @@ from course_lib.viz import pipeline
 from course_lib.viz.schedule import SCHEDULES
 from course_lib.viz.schedule_gantt import describe
 from course_lib.viz.schedule_layout import Gantt
-from tests.browser.test_sharding_widget import MOUNT, contrast, luminance
+from tests.browser.widget import contrast, control, luminance, mount, state
 
 pytestmark = pytest.mark.browser
 
 COSTS = [(1.0, 2.0, 0.0), (1.0, 1.0, 0.5), (0.37, 1.913, 0.11)]
-
-
-def mount(page, widget):
-    page.goto("about:blank")
-    state = json.loads(json.dumps({"state": widget.state, "data": widget.data}))
-    page.evaluate(MOUNT, {"source": widget._esm, "css": widget._css, "state": state})
-    return page.locator("#widget")
-
-
-def control(widget, label):
-    return widget.locator(".controls").get_by_label(label, exact=True)
-
-
-def state(page):
-    return page.evaluate("widget.state.state")
 
 
 def said(widget):

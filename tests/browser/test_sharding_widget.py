@@ -1,6 +1,5 @@
 """The sharding widget alone in a real browser, with no Jupyter and no kernel behind it."""
 
-import json
 from itertools import combinations
 
 import pytest
@@ -9,44 +8,10 @@ from torch import nn
 
 from course_lib.layout import Replicate, Shard
 from course_lib.viz import sharding
-from course_lib.viz.shards import STATIC, draw
+from course_lib.viz.shards import draw
+from tests.browser.widget import SEEN, close, contrast, luminance, mount
 
 pytestmark = pytest.mark.browser
-
-# A model as anywidget gives it, with a kernel that is gone: telling it anything raises.
-MOUNT = """async ({source, css, state}) => {
-  const module = await import(URL.createObjectURL(new Blob([source], {type: 'text/javascript'})));
-  const listeners = [];
-  const model = {
-    get: (name) => state[name],
-    set: (name, value) => { state[name] = value; listeners.forEach((listener) => listener()); },
-    on: (events, listener) => listeners.push(listener),
-    off: () => {},
-    save_changes: () => { throw new Error('the kernel is gone'); },
-  };
-  document.head.append(Object.assign(document.createElement('style'), {textContent: css}));
-  document.body.innerHTML = '<div id="widget"></div>';
-  window.widget = {model, state, module};
-  module.default.render({model, el: document.querySelector('#widget')});
-}"""
-
-# What is seen of a picture: every visible rect and text with its class, place and content.
-SEEN = """(svg) => [...svg.querySelectorAll('rect, text')]
-  .filter((node) => !node.closest('[display=none]'))
-  .map((node) => [
-    node.tagName,
-    `${node.parentNode.getAttribute('class')} ${node.getAttribute('class')}`.replaceAll(/ (faded|shown)/g, ''),
-    ...['x', 'y', 'width', 'height'].map((name) => Math.round(10 * node.getAttribute(name)) / 10),
-    node.textContent,
-  ])"""
-
-
-def mount(page, widget):
-    state = {name: getattr(widget, name) for name in ("picture", "data", "world_size", "placement")}
-    source = (STATIC / "sharding.js").read_text(encoding="utf-8")
-    page.goto("about:blank")
-    page.evaluate(MOUNT, {"source": source, "css": widget._css, "state": json.loads(json.dumps(state))})
-    return page.locator("#widget")
 
 
 def choose(widget, world_size, placement):
@@ -60,16 +25,6 @@ def seen_after_update(page):
 
 def seen_of(page, svg):
     return page.evaluate(f"(text) => ({SEEN})(new DOMParser().parseFromString(text, 'image/svg+xml'))", svg)
-
-
-def close(got, want):
-    """Equal but for the last digit of a coordinate: Python writes two decimals."""
-    return len(got) == len(want) and all(
-        a[:2] == b[:2]
-        and a[6] == b[6]
-        and all(abs(p - q) < 0.15 for p, q in zip(a[2:6], b[2:6], strict=True))
-        for a, b in zip(got, want, strict=True)
-    )
 
 
 @pytest.mark.parametrize(
@@ -175,14 +130,3 @@ def test_the_picture_fits_a_notebook(page, what):
     assert same_line and all(
         min(a["x"] + a["width"], b["x"] + b["width"]) < max(a["x"], b["x"]) for a, b in same_line
     )
-
-
-def luminance(color):
-    channels = [int(part) / 255 for part in color.removeprefix("rgb(").removesuffix(")").split(",")]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(a, b):
-    dark, light = sorted((luminance(a), luminance(b)))
-    return (light + 0.05) / (dark + 0.05)

@@ -1,27 +1,20 @@
 """The timeline, the matrix of traffic and the animation of collectives in a real browser, without Jupyter or a kernel."""
 
-import json
-
 import pytest
 
 from course_lib.viz import animate, timeline, traffic
 from course_lib.viz.collective_picture import label, part_of, slot_of
 from course_lib.viz.moves import ALGORITHMS, num_chunks, states
-from tests.browser.test_sharding_widget import MOUNT, contrast
+from tests.browser.widget import contrast, mount
 from tests.traces import data_parallel, ring
 
 pytestmark = pytest.mark.browser
 
 
-def mount(page, widget):
-    names = ("picture", "data", "operation", "algorithm", "world_size")
-    state = {name: getattr(widget, name) for name in names if widget.has_trait(name)}
-    page.goto("about:blank")
-    page.evaluate(
-        MOUNT, {"source": str(widget._esm), "css": widget._css, "state": json.loads(json.dumps(state))}
-    )
+def on_screen(page, widget):
+    found = mount(page, widget)
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    return page.locator("#widget")
+    return found
 
 
 def view(page):
@@ -48,7 +41,7 @@ def all_guarded(widget):
 @pytest.mark.parametrize("trace", [data_parallel(3), ring(5, rounds=2)], ids=["step", "ring"])
 def test_the_page_cuts_a_ranks_time_as_python_does(page, trace):
     widget = timeline(trace)
-    mount(page, widget)
+    on_screen(page, widget)
     lanes = page.evaluate("widget.module.lanes(widget.state.data).map((lane) => lane.segments)")
     tick, begin = widget.data["tick_s"], widget.data["begin_s"]
     kinds = ["compute", "communication", "wait"]
@@ -64,7 +57,7 @@ def test_the_page_cuts_a_ranks_time_as_python_does(page, trace):
 
 
 def test_keys_walk_over_the_events_and_tell_all_about_each(page):
-    widget = mount(page, timeline(data_parallel(4)))
+    widget = on_screen(page, timeline(data_parallel(4)))
     details = widget.locator(".details")
     assert details.get_attribute("aria-live") == "polite" and "press N" in details.inner_text()
     widget.locator(".picture").focus()
@@ -85,7 +78,7 @@ def test_keys_walk_over_the_events_and_tell_all_about_each(page):
 
 
 def test_messages_tell_their_peers(page):
-    widget = mount(page, timeline(ring(4)))
+    widget = on_screen(page, timeline(ring(4)))
     widget.locator(".picture").focus()
     press(page, "n")
     assert (
@@ -97,7 +90,7 @@ def test_messages_tell_their_peers(page):
 
 
 def test_zoom_pan_and_fit_by_keyboard_buttons_wheel_and_drag(page):
-    widget = mount(page, timeline(data_parallel(4)))
+    widget = on_screen(page, timeline(data_parallel(4)))
     picture = widget.locator(".picture")
     whole = view(page)
     picture.focus()
@@ -133,7 +126,7 @@ def test_zoom_pan_and_fit_by_keyboard_buttons_wheel_and_drag(page):
 
 
 def test_pointing_shows_what_is_there(page):
-    widget = mount(page, timeline(ring(2)))
+    widget = on_screen(page, timeline(ring(2)))
     place = page.evaluate("""() => {
       const t = document.querySelector('#widget').timeline;
       const y = t.data.geometry.top + t.data.geometry.strips + t.data.geometry.body / 2;
@@ -157,7 +150,7 @@ def test_what_never_completed_says_so(page):
     stuck = Event(
         0, "message", "recv", 0.2, 1.0, ranks=(0, 1), peers=(1,), complete=False, waits=((0.2, 1.0),)
     )
-    widget = mount(page, timeline(trace_of(2, [stuck], 1.0)))
+    widget = on_screen(page, timeline(trace_of(2, [stuck], 1.0)))
     widget.locator(".picture").focus()
     press(page, "n")
     assert "never complete" in widget.locator(".details").inner_text()
@@ -184,7 +177,7 @@ def redraw_ms(page):
 
 @pytest.mark.parametrize(("ranks", "steps", "buckets"), [(4, 3, 4), (64, 8, 8), (64, 250, 15)])
 def test_a_redraw_fits_into_a_frame(page, ranks, steps, buckets):
-    widget = mount(page, timeline(data_parallel(ranks, steps, buckets)))
+    widget = on_screen(page, timeline(data_parallel(ranks, steps, buckets)))
     assert max(redraw_ms(page)) < 16
     assert widget.locator("*").count() < 60
     drawn = page.evaluate("""() => {
@@ -199,7 +192,7 @@ def test_a_redraw_fits_into_a_frame(page, ranks, steps, buckets):
 
 
 def test_the_matrix_tells_each_cell_by_pointer_and_keyboard(page):
-    widget = mount(page, traffic(ring(4)))
+    widget = on_screen(page, traffic(ring(4)))
     details = widget.locator(".details")
     press(page, "Tab")
     assert details.inner_text() == "rank 0 → rank 0: no message"
@@ -222,7 +215,7 @@ def test_the_matrix_tells_each_cell_by_pointer_and_keyboard(page):
 
 @pytest.mark.parametrize("operation", ALGORITHMS)
 def test_the_page_holds_what_python_says_after_every_step(page, operation):
-    mount(page, animate(operation))
+    on_screen(page, animate(operation))
     for algorithm in ALGORITHMS[operation]:
         for n in range(2, 9):
             slots = num_chunks(operation, algorithm, n)
@@ -251,7 +244,7 @@ def test_the_page_holds_what_python_says_after_every_step(page, operation):
 
 def test_the_animation_steps_by_keyboard_and_slider_and_says_what_moved(page):
     page.emulate_media(reduced_motion="reduce")
-    widget = mount(page, animate("all_reduce", "ring", 4))
+    widget = on_screen(page, animate("all_reduce", "ring", 4))
     details = widget.locator(".details")
     assert details.inner_text().startswith("all_reduce · ring · 4 ranks: 6 steps, 24 messages. Start")
     widget.locator(".picture").focus()
@@ -273,7 +266,7 @@ def test_the_animation_steps_by_keyboard_and_slider_and_says_what_moved(page):
 
 
 def test_the_animation_plays_and_pauses(page):
-    widget = mount(page, animate("broadcast", "tree", 8))
+    widget = on_screen(page, animate("broadcast", "tree", 8))
     widget.locator(".picture").focus()
     press(page, " ")
     widget.locator(".chip").first.wait_for()
@@ -289,7 +282,7 @@ def test_the_animation_plays_and_pauses(page):
 
 def test_who_asks_for_less_motion_sees_none(page):
     page.emulate_media(reduced_motion="reduce")
-    widget = mount(page, animate("all_gather", None, 4))
+    widget = on_screen(page, animate("all_gather", None, 4))
     widget.locator(".picture").focus()
     press(page, "ArrowRight")
     assert widget.locator(".chip").count() == 0 and widget.locator("svg .chunk text").count() == 8
@@ -306,14 +299,14 @@ EVERY = {
 
 @pytest.mark.parametrize("name", EVERY)
 def test_everything_that_takes_focus_keeps_its_keys_from_jupyterlab(page, name):
-    assert all_guarded(mount(page, EVERY[name]()))
+    assert all_guarded(on_screen(page, EVERY[name]()))
 
 
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("width", [560, 760])
 def test_it_fits_a_narrow_notebook(page, name, width):
     page.set_viewport_size({"width": width, "height": 800})
-    mount(page, EVERY[name]())
+    on_screen(page, EVERY[name]())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
@@ -321,7 +314,7 @@ def test_it_fits_a_narrow_notebook(page, name, width):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_in_both_themes(page, name, scheme):
     page.emulate_media(color_scheme=scheme)
-    widget = mount(page, EVERY[name]())
+    widget = on_screen(page, EVERY[name]())
     card = {"light": "rgb(255, 255, 255)", "dark": "rgb(13, 17, 23)"}[scheme]
     ink = widget.locator(".details").evaluate("node => getComputedStyle(node).color")
     assert contrast(card, ink) > 7
@@ -331,7 +324,7 @@ def test_text_stands_out_in_both_themes(page, name, scheme):
 def test_the_canvas_takes_the_pages_colours_and_follows_a_change(page, scheme):
     other = {"light": "dark", "dark": "light"}[scheme]
     page.emulate_media(color_scheme=other)
-    mount(page, timeline(data_parallel(2)))
+    on_screen(page, timeline(data_parallel(2)))
     before = page.evaluate("document.querySelector('#widget').timeline.colors.fg")
     page.emulate_media(color_scheme=scheme)
     page.wait_for_function(

@@ -4,16 +4,6 @@ const HINT = "Point at a rank's column, or move there with Tab and the arrow key
 const STEPS = { ArrowLeft: -1, ArrowRight: 1 };
 let made = 0; // for a name that the buttons of one widget share
 
-const make = (tag, properties = {}, ...content) => {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...content);
-  return node;
-};
-const guarded = (node) => {
-  node.setAttribute("data-lm-suppress-shortcuts", "true"); // else JupyterLab takes the keys
-  return node;
-};
-
 function render({ model, el }) {
   const data = model.get("data");
   el.classList.add("shards-widget", "block-widget");

@@ -4,15 +4,6 @@
 const MOST = 1e6; // of what can be typed
 const SHORT = ["tp", "pp", "dp"]; // names that the sentences use, shown beside the labels
 
-const guarded = (node) => {
-  node.setAttribute("data-lm-suppress-shortcuts", "true"); // else JupyterLab takes the keys
-  return node;
-};
-const make = (tag, properties = {}, ...content) => {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...content);
-  return node;
-};
 const move = (node, attributes) => {
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
 };

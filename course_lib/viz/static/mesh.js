@@ -7,16 +7,6 @@ const WORDS = { tp: "tensor parallel", cp: "context parallel", dp: "data paralle
 const STEPS = { t: "tp", c: "cp", d: "dp", p: "pp" };
 const WIDTH = 760;
 
-const guarded = (node) => {
-  node.setAttribute("data-lm-suppress-shortcuts", "true"); // else JupyterLab takes the keys
-  return node;
-};
-const make = (tag, properties = {}, ...content) => {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...content);
-  return node;
-};
-
 // The control of a field: read() is undefined for what it does not take.
 function control(name, [label, low, high], orders) {
   const node = guarded(name === "order" ? make("select") : make("input", { type: "number", min: low, max: high, step: 1 }));

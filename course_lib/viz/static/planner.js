@@ -4,16 +4,6 @@
 const HINT = "Click a mark, or walk: ↑ slower, ↓ faster, ← less memory, → more; Home the best, End the slowest. The thick ring is around the chosen one.";
 const NEAR = 14; // so many pixels from a mark a click still means it
 
-const guarded = (node) => {
-  node.setAttribute("data-lm-suppress-shortcuts", "true"); // else JupyterLab takes the keys
-  return node;
-};
-const make = (tag, properties = {}, ...content) => {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...content);
-  return node;
-};
-
 // Where a mark is, to a tenth of a pixel.
 export function place({ plot }, { held, total }) {
   const x = plot.left + ((plot.right - plot.left) * held) / plot.xHigh;

@@ -2,15 +2,6 @@
 // All of it answers in the page; the kernel is told what was chosen and not waited for.
 
 const HINT = "Point at a box to see what it waited for, or walk with the arrow keys. Space plays.";
-const guarded = (node) => {
-  node.setAttribute("data-lm-suppress-shortcuts", "true"); // else JupyterLab takes the keys
-  return node;
-};
-const make = (tag, properties = {}, ...content) => {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...content);
-  return node;
-};
 
 // The control of a field: its label, what is written beside it, and read() and write().
 function control(name, label, [low, high], schedules) {
