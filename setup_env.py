@@ -8,7 +8,6 @@ Linux machine without an NVIDIA driver gets the build from PyTorch's own index o
 has sources of its own is left to them: no other host is contacted.
 """
 
-import json
 import os
 import platform
 import re
@@ -88,15 +87,6 @@ def pip(*arguments: str, brief: bool = False) -> None:
         )
 
 
-def ask_no_questions(folder: Path) -> None:
-    """Let this environment's JupyterLab open without asking about news, and contact no host to look for any."""
-    overrides = folder / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
-    overrides.parent.mkdir(parents=True, exist_ok=True)
-    notification = {"fetchNews": "false", "checkForUpdates": False}
-    settings = {"@jupyterlab/apputils-extension:notification": notification}
-    overrides.write_text(json.dumps(settings), encoding="utf-8")
-
-
 def say(text: str) -> None:
     """One line of progress."""
     print(f"set-up: {text}", flush=True)
@@ -118,7 +108,7 @@ def main() -> None:
     pip(*arguments, "--constraint", "constraints.txt", pin)
     say("installing everything else, pinned by constraints.txt")
     pip("--constraint", "constraints.txt", "--editable", ".[dev]", brief=True)
-    ask_no_questions(VENV)
+    subprocess.run([PYTHON, "-m", "course_lib.lab"], check=True)  # JupyterLab's settings for this environment
     READY.write_text(f"{ROOT}\n", encoding="utf-8")
     say(f"done; `make lab` opens the course (without make: {PROGRAMS.relative_to(ROOT) / 'course'} lab)")
 

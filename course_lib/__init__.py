@@ -1,33 +1,41 @@
 """course_lib: distributed training on real ranks, from a notebook.
 
-Importing it starts, in the background, the process from which `launch` forks its ranks, so that the first launch need not
-wait for `import torch`.
+Importing it starts nothing and imports nothing heavy. Asking for `launch` starts, in the background, the process from which it
+forks its ranks, so that the first launch need not wait for `import torch`.
 """
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from course_lib.launch import Run, launch
-from course_lib.links import Cluster, Link
-from course_lib.ranks.client import starter as _starter
-from course_lib.ranks.explain import RankDeadlock, RankMismatch
-from course_lib.ranks.report import RankError, RankTimeout
-from course_lib.ranks.spans import span
+_HOMES = {
+    "Cluster": "links",
+    "Link": "links",
+    "RankDeadlock": "ranks.explain",
+    "RankError": "ranks.report",
+    "RankMismatch": "ranks.explain",
+    "RankTimeout": "ranks.report",
+    "Run": "runtime.launch",
+    "launch": "runtime.launch",
+    "span": "ranks.spans",
+}
+__all__ = list(_HOMES)
 
-__all__ = [
-    "Cluster",
-    "Link",
-    "RankDeadlock",
-    "RankError",
-    "RankMismatch",
-    "RankTimeout",
-    "Run",
-    "launch",
-    "span",
-]
 
-_is_rank = "COURSE_LIB_RANK" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ  # ours, or torchrun's
-_is_command = Path(sys.argv[0]).stem == "course" if sys.argv else False
-if not (_is_rank or _is_command):
-    _starter()
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    is_rank = "COURSE_LIB_RANK" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ  # ours, or torchrun's
+    is_command = bool(sys.argv) and Path(sys.argv[0]).stem == "course"
+    if name == "launch" and not (is_rank or is_command):
+        import_module(f"{__name__}.ranks.client").starter()
+    return found
+
+
+if "IPython" in sys.modules:  # a notebook: values there show themselves
+    from course_lib.viz.show import register
+
+    register()

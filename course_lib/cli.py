@@ -1,4 +1,4 @@
-"""The `course` command: lab, check, grade, train, validate, build. Whatever is slow to import is imported inside its command."""
+"""The `course` command: lab, update, check, grade, train, validate, build. Whatever is slow to import is imported inside its command."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     command("lab", _lab, "open JupyterLab on the first lesson; further arguments go to JupyterLab")
+
+    command("update", _update, "bring new pages into work/; what you wrote is never touched")
 
     sub = command("check", _check, "grade one exercise and say what is right, what is wrong and what to try")
     sub.add_argument(
@@ -82,14 +84,28 @@ def _add_grading_options(parser: argparse.ArgumentParser) -> None:
 
 def _lab(options, extra: list[str]) -> int:
     from course_lib.authoring.build import find_root
+    from course_lib.lab import WORK, copy_pages, write_settings
 
     root = find_root()
-    first = "notebooks/00_start_here.ipynb"
+    try:
+        write_settings()
+    except OSError as error:
+        print(
+            f"course: JupyterLab's settings could not be written ({error}); widgets will not be saved with pages."
+        )
+    made, old = copy_pages(root)
+    if made:
+        print(f"course: {made} pages copied into {WORK}/, where you work; git does not track it.")
+    if old:
+        print(f"course: of {len(old)} pages there is a newer version; `course update` brings it.")
+    first = f"{WORK}/notebooks/00_start_here.ipynb"
     address = f"/lab/tree/{first}" if (root / first).exists() else "/lab"
+    print("course: starting JupyterLab; Ctrl-C stops it.", flush=True)
     line = [
         sys.executable,
         "-m",
         "jupyterlab",
+        "--log-level=WARN",
         f"--ServerApp.root_dir={root}",
         f"--LabApp.default_url={address}",
         *(
@@ -101,6 +117,19 @@ def _lab(options, extra: list[str]) -> int:
         return subprocess.call(line)
     # JupyterLab takes this process's place, so that Ctrl-C and signals reach it alone.
     os.execv(sys.executable, line)
+    return 0
+
+
+def _update(options, extra) -> int:
+    from course_lib.authoring.build import find_root
+    from course_lib.lab import WORK, update
+
+    done = update(find_root())
+    print(f"course update: {done['new']} new pages, {done['renewed']} renewed in {WORK}/.")
+    if done["beside"]:
+        print(
+            f"In {done['beside']} you have written: yours stay as they are, the new ones lie beside them as NAME.new.ipynb."
+        )
     return 0
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from course_lib.cost.communication import ring_bytes
 from course_lib.trace_export import write_chrome
@@ -222,12 +221,6 @@ class Trace:
         named = f", {spans:,} span{'s' * (spans != 1)}" if spans else ""
         head = f"Trace of {ranks}, {self.seconds:.3f} s: {operations}{named}"
         return "\n".join([head, *([self.totals().text(12)] if count else self.notes())])
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
-        from course_lib.viz.timeline import timeline  # a trace needs no picture before it is shown
-
-        data, metadata = timeline(self)._repr_mimebundle_(**kwargs)
-        return data | {"text/plain": repr(self)}, metadata
 
     def _check(self, rank: int) -> None:
         if not 0 <= rank < self.world_size:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from course_lib.trace import Event, Trace
@@ -133,11 +133,6 @@ class Traffic:
         widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
         lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths)) for row in [head, *rows]]
         return "\n".join(["Traffic in bytes: " + "; ".join(self.sentences()), *lines])
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
-        from course_lib.viz.traffic import traffic  # a number needs no picture before it is shown
-
-        return traffic(self)._repr_mimebundle_(**kwargs)
 
 
 @dataclass(frozen=True)

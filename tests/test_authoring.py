@@ -10,7 +10,7 @@ import pytest
 from course_lib import cli
 from course_lib.authoring import AuthoringError, Task
 from course_lib.authoring.build import build, find_root, stale
-from course_lib.authoring.execute import clean, clean_text, slim_svg
+from course_lib.authoring.execute import clean, clean_text
 from course_lib.authoring.markers import find_tasks, to_stub, without_markers
 from course_lib.authoring.source import read_lesson, read_solution
 
@@ -232,20 +232,64 @@ def test_a_widget_leaves_its_static_picture(tmp_path):
     assert notebook.cells[0].outputs[0].data == {"text/html": "<img>"}
 
 
-def test_a_plot_is_slim_and_looks_the_same():
-    svg = """<?xml version="1.0"?>
-<!DOCTYPE svg PUBLIC "x">
-<svg width="541.19952pt"><metadata>
- <date/></metadata>
- <path d="M 1.23456 2
-L 3.999 4"/> <text>a 0.125 b</text>
- <image href="data:image/png;base64,
-1.23456
-"/></svg>"""
-    assert slim_svg(svg) == (
-        '<svg width="541.19pt"><path d="M 1.23 2 L 3.99 4"/><text>a 0.12 b</text>'
-        '<image href="data:image/png;base64,\n1.23456\n"/></svg>'
-    )
+def test_what_pictures_bring_is_kept_once_a_page(tmp_path):
+    def block(name, content):
+        return f'<script type="text/plain" data-course-block="{name}">{content}</script>'
+
+    base64 = f"QUJD{tmp_path}/ZGVm"  # what looks like a path of this machine is none there
+    pages = [block("a1", base64) + block("b2", "xx"), "<p>two</p>" + block("a1", base64) + block("c3", "yy")]
+    outputs = [nbformat.v4.new_output("display_data", data={"text/html": html}) for html in pages]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("p", outputs=outputs)])
+    found = [output.data["text/html"] for output in clean(notebook, tmp_path).cells[0].outputs]
+    assert found == [pages[0], "<p>two</p>" + block("c3", "yy")]
+
+
+LESSON_THAT_ASKS = """\
+# %% [markdown]
+# # Asks
+
+# %%
+predict("2 + 2?", ["4", "5"])
+
+# %% jupyter={"source_hidden": true}
+2 + 2
+
+# %% [markdown]
+# It is four.
+
+# %%
+predict("3 + 3?", ["6", "7"])
+
+# %%
+3 + 3
+
+# %% [markdown]
+# It is six.
+#
+# ## Another thing
+
+# %% [markdown]
+# Text.
+"""
+
+
+def test_what_answers_a_prediction_is_folded_up_to_the_next_heading_or_question(course):
+    source = course / "notebooks/src/90_sums.py"
+    source.write_text(LESSON_THAT_ASKS, encoding="utf-8")
+    cells = read_lesson(source).cells
+    hidden = [cell.metadata.get("jupyter", {}).get("outputs_hidden", False) for cell in cells]
+    assert hidden == [False, False, True, False, False, True, False, False]
+    assert cells[2].metadata.jupyter.source_hidden
+    folded = [cell.source.startswith("<details><summary>") for cell in cells]
+    assert folded == [False, False, False, True, False, False, False, False]
+    assert cells[3].source.endswith("\n\nIt is four.\n\n</details>")
+
+
+def test_nothing_of_a_folded_output_is_shown_beside_it(tmp_path):
+    folded = nbformat.v4.new_code_cell("40 + 2", outputs=[nbformat.v4.new_output("stream", text="42")])
+    folded.metadata["jupyter"] = {"outputs_hidden": True}
+    empty, answer = clean(nbformat.v4.new_notebook(cells=[folded]), tmp_path).cells[0].outputs
+    assert empty.data == {} and answer.text == "42"
 
 
 def test_the_course_is_found_from_inside_it(course, tmp_path):

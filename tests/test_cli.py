@@ -33,17 +33,25 @@ def test_lab_opens_the_first_lesson_in_the_courses_folder(tmp_path, monkeypatch)
     for folder in ("notebooks", "solutions"):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.setattr("course_lib.lab.write_settings", lambda: None)
     cli.main(["lab"])
-    (tmp_path / "notebooks/00_start_here.ipynb").write_text("{}", encoding="utf-8")
+    (tmp_path / "notebooks/00_start_here.ipynb").write_text('{"cells": []}', encoding="utf-8")
     cli.main(["lab", "--no-browser", "--port", "8899"])
     as_root = ["--ServerApp.allow_root=True"] if os.geteuid() == 0 else []
-    assert started[0][3:] == [f"--ServerApp.root_dir={tmp_path}", "--LabApp.default_url=/lab", *as_root]
+    quiet = "--log-level=WARN"
+    assert started[0][3:] == [
+        quiet,
+        f"--ServerApp.root_dir={tmp_path}",
+        "--LabApp.default_url=/lab",
+        *as_root,
+    ]
     assert started[1] == [
         sys.executable,
         "-m",
         "jupyterlab",
+        quiet,
         f"--ServerApp.root_dir={tmp_path}",
-        "--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb",
+        "--LabApp.default_url=/lab/tree/work/notebooks/00_start_here.ipynb",
         *as_root,
         "--no-browser",
         "--port",

@@ -1,4 +1,4 @@
-"""What the meter's counts are for: a limit that is enforced, the prediction beside them, and the picture of both."""
+"""What the meter's counts are for: a limit that is enforced, and the prediction beside them."""
 
 import pytest
 import torch
@@ -6,8 +6,6 @@ from torch import nn
 
 from course_lib.cost.memory import MB, MemoryUse, training_state
 from course_lib.memory import MemoryMeter, OutOfMemory
-from course_lib.viz.memory import memory_bars
-from course_lib.viz.plots import plt
 
 
 def test_over_the_limit_names_the_operation_the_bytes_and_a_next_step():
@@ -66,33 +64,3 @@ def test_training_state_rounds_a_part_up_and_refuses_what_is_not_there():
     for arguments, message in (((10, 1, 4), "stage is 4"), ((10, 0, 1), "world_size is 0")):
         with pytest.raises(ValueError, match=message):
             training_state(*arguments)
-
-
-# --- the picture
-
-
-@pytest.mark.filterwarnings("error")
-def test_bars_have_the_height_of_their_bytes_side_by_side_with_the_prediction():
-    measured, predicted = MemoryUse(4 * MB, 2 * MB, 8 * MB, 6 * MB), MemoryUse(4 * MB, 4 * MB, 8 * MB, 0)
-    axes = memory_bars(
-        {"whole": (measured, predicted), "none": (MemoryUse(), MemoryUse())}, limit_bytes=18 * MB
-    )
-    heights = [bar.get_height() for bar in axes.patches]
-    assert heights == [4, 2, 8, 6, 4, 4, 8, 0] + 8 * [0]
-    tops = [bar.get_y() + bar.get_height() for bar in axes.patches]
-    assert (tops[3], tops[7]) == (20, 16) and axes.patches[0].get_x() < axes.patches[4].get_x()
-    texts = [text.get_text() for text in axes.texts]
-    assert texts[:5] == ["4", "2", "8", "6", "20"] and axes.get_ylabel().startswith("MB")
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["whole", "none"]
-    assert axes.lines[0].get_ydata()[0] == 18 and axes.get_ylim()[1] > 20
-    plt.close(axes.figure)
-
-
-@pytest.mark.filterwarnings("error")
-def test_bars_take_the_unit_of_the_tallest_and_refuse_nothing():
-    for bytes_each, unit in ((1, "bytes"), (2**10, "KB"), (2**30, "GB")):
-        axes = memory_bars({"a": (MemoryUse(bytes_each * 3), MemoryUse())})
-        assert axes.get_ylabel().startswith(unit) and axes.patches[0].get_height() == 3
-        plt.close(axes.figure)
-    with pytest.raises(ValueError, match="nothing to draw"):
-        memory_bars({})

@@ -3,7 +3,7 @@
 import pytest
 
 from course_lib import launch
-from course_lib.viz.moves import ALGORITHMS, Move, apply, final, initial, moves, num_chunks, states
+from course_lib.schedules.moves import ALGORITHMS, Move, apply, final, initial, moves, num_chunks, states
 from tests.moves_ranks import LENGTH, messages_of, value
 
 CASES = [(operation, algorithm) for operation, names in ALGORITHMS.items() for algorithm in names]

@@ -1,6 +1,7 @@
 """Schedules: the orders are PyTorch's, the bubbles those of the papers, and whatever cannot be carried out is named."""
 
 import random
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from course_lib.schedules import (
     zb_h1,
     zb_v,
 )
+from course_lib.schedules.known import SCHEDULES
 from course_lib.simulate import Costs, simulate
 from tests import torch_schedules as torchs
 
@@ -97,6 +99,47 @@ def test_bubbles_are_those_of_the_papers():
         if m >= 2 * p - 1:
             assert simulate(zb_h1(p, m)).bubble == pytest.approx((p - 1) / (3 * m), abs=1e-12)
     assert simulate(relay(5)).bubble == 4
+
+
+def test_a_promised_bubble_is_exact_if_what_it_asks_for_is_true_and_says_so_if_not():
+    for name, known in SCHEDULES.items():
+        for p, rounds, v in product(range(1, 7), (1, 2, 5), (1, 2, 4) if "v" in known.uses else (1,)):
+            if known.bubble:
+                m = p * rounds
+                simulation = simulate(known.make(p, m, v), Costs(0.5 / v, 1 / v))
+                assert simulation.bubble == pytest.approx(known.bubble(p, m, v), abs=1e-9), (name, p, m, v)
+                assert "if" not in known.promise(p, m, v, simulation.bubble)
+    known = SCHEDULES["interleaved 1F1B"]
+    want = "(p−1)/(v·m) = 0.1875, if p divides m and messages are free"
+    assert known.promise(4, 8, 2, 0.2) == want and not SCHEDULES["ZB-V"].promise(4, 8, 2, 0.2)
+
+
+def test_a_step_says_what_its_rank_waited_for_and_gaps_are_the_rest_of_the_time():
+    for schedule in (one_f_one_b(4, 8), zb_v(3, 7), interleaved(2, 6, 3)):
+        simulation = simulate(schedule, Costs(0.7, 1.9, message_s=0.3))
+        idle = sum(end - start for _, start, end, _, _ in simulation.gaps)
+        assert idle == pytest.approx(simulation.idle_s)
+        for step in simulation.steps:
+            arrived = [
+                start + 0.3 * (owner != step.rank)
+                for owner, name in step.needs
+                for start in [next(other.end_s for other in simulation.steps if str(other.action) == name)]
+            ]
+            assert step.start_s == pytest.approx(max([step.free_s, *arrived]))
+            assert (step.waited == "no wait") == (step.start_s - step.free_s < 1e-9)
+    first = next(step for step in simulation.steps if step.rank == 1)
+    assert (
+        str(first)
+        == "rank 1, stage 1: forward of micro-batch 0, from 1 s to 1.7 s; waited 1 s for 0F0 and its message"
+    )
+
+
+def test_what_ranks_do_and_hold_at_a_time():
+    simulation = simulate(one_f_one_b(4, 8))  # a forward takes 1 s, a backward 2 s
+    assert [simulation.working_at(t) for t in (0, 3.5, 5, 32, 33)] == [1, 4, 1, 1, 0]
+    assert simulation.activations_at(0) == [1, 0, 0, 0] and simulation.activations_at(33) == [0, 0, 0, 0]
+    for rank, peak in enumerate(simulation.peak_activations):
+        assert max(simulation.activations_at(k / 4)[rank] for k in range(4 * 33)) == peak
 
 
 def test_zb_v_is_never_idle_but_while_it_starts_and_ends():

@@ -1,6 +1,5 @@
 """Set-up: which torch is chosen where, and what `make` says and does before there is a virtual environment."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from setup_env import CPU_INDEX, ask_no_questions, choose_torch, own_sources, torch_pin
+from setup_env import CPU_INDEX, choose_torch, own_sources, torch_pin
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
@@ -126,9 +125,3 @@ def test_an_environment_that_was_moved_is_made_anew(fresh, tmp_path, made_in, is
     result = fresh("lab", "ARGS=--no-browser --port=8899")
     assert "course lab --no-browser --port=8899" in result.stdout
     assert ("set up by again" not in result.stdout) == is_ready
-
-
-def test_jupyterlab_opens_without_a_question_about_news(tmp_path):
-    ask_no_questions(tmp_path)
-    found = json.loads((tmp_path / "share/jupyter/lab/settings/overrides.json").read_text("utf-8"))
-    assert found["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"

@@ -15,8 +15,8 @@ from course_lib.authoring.markers import AuthoringError
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 CELL_FILE = re.compile(r"[^\s\"'(<]*ipykernel_\d+[/\\]\d+\.py")
+BLOCK = re.compile(r'<script type="text/plain" data-course-block="(\w+)">[^<]*</script>')
 WIDGET = "application/vnd.jupyter.widget-view+json"
-SVG = "image/svg+xml"
 ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]{6,}")
 
 
@@ -65,10 +65,25 @@ def execute(
 
 
 def clean(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
-    """The notebook without ANSI colours, machine paths, memory addresses, and widgets that have no kernel any more."""
+    """The notebook without ANSI colours, machine paths, memory addresses, and widgets that have no kernel any more.
+
+    What pictures bring for pages without a kernel, their script and scenes, is kept once a page.
+    """
+    seen: set[str] = set()
+
+    def once(found: re.Match) -> str:
+        first = found[1] not in seen
+        seen.add(found[1])
+        return found[0] if first else ""
+
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             _clean_output(output, root)
+            if "text/html" in output.get("data", {}):
+                output.data["text/html"] = BLOCK.sub(once, output.data["text/html"])
+        if cell.metadata.get("jupyter", {}).get("outputs_hidden") and cell.get("outputs"):
+            # JupyterLab writes the first line of a folded cell's first output beside it: let that be an empty one
+            cell.outputs.insert(0, nbformat.v4.new_output("display_data"))
     return notebook
 
 
@@ -89,20 +104,10 @@ def _clean_output(output, root: Path) -> None:
         output.traceback = [clean_text(line, root) for line in output.traceback]
     data = output.get("data", {})
     data.pop(WIDGET, None)
-    if SVG in data:
-        data[SVG] = slim_svg(data[SVG])
     for mime, value in data.items():
         if mime.startswith("text/") and isinstance(value, str):
-            data[mime] = clean_text(value, root)
-
-
-def slim_svg(svg: str) -> str:
-    """A plot that looks the same in half the bytes: no metadata, no line ends, coordinates to a hundredth of a point."""
-    svg = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    picture = re.compile(r'"data:[^"]*"')  # an image inside the plot stays as it is
-    kept = picture.findall(svg)
-    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", picture.sub("\0", svg))).replace("> <", "><")
-    return re.sub("\0", lambda _: kept.pop(0), svg).strip()
+            parts = re.split(f"({BLOCK.pattern.replace('(', '(?:')})", value)  # base64 is left as it is
+            data[mime] = "".join(part if i % 2 else clean_text(part, root) for i, part in enumerate(parts))
 
 
 def _machine_paths(root: Path) -> list[tuple[str, str]]:

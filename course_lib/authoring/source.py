@@ -13,6 +13,7 @@ from course_lib.authoring.markers import AuthoringError, Task, find_tasks, to_st
 VALID_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CHECK_TAG = "nbval-check-output"
 KEPT_METADATA = ("tags", "jupyter")
+AFTER = "What comes out, and why: open it when you have predicted"
 # Fixed, so that a page built with another patch release of Python does not differ.
 NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -38,7 +39,27 @@ def read_lesson(source: Path) -> nbformat.NotebookNode:
         raise AuthoringError(
             f"{name}: a lesson holds no tasks; task {tasks[0].number} belongs in solutions/src"
         )
-    return _notebook(source, name, {"source_sha256": sha256_of(source)})
+    notebook = _notebook(source, name, {"source_sha256": sha256_of(source)})
+    cover_answers(notebook)
+    return notebook
+
+
+def cover_answers(notebook: nbformat.NotebookNode) -> None:
+    """Hide what answers a prediction, up to the next heading or prediction, for those who open the page without running it.
+
+    Outputs are folded, and come out when their cell is run; text is folded under a line to click.
+    """
+    covering = False
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            asks = cell.source.startswith("predict(")
+            if covering and not asks:
+                cell.metadata["jupyter"] = {**cell.metadata.get("jupyter", {}), "outputs_hidden": True}
+            covering = covering or asks
+        elif re.search(r"^#{1,3} ", cell.source, re.MULTILINE):
+            covering = False
+        elif covering:
+            cell.source = f"<details><summary>{AFTER}</summary>\n\n{cell.source}\n\n</details>"
 
 
 def read_solution(source: Path) -> tuple[nbformat.NotebookNode, nbformat.NotebookNode]:

@@ -6,6 +6,7 @@
 from dataclasses import dataclass, field
 
 from course_lib.links import Link
+from course_lib.numbers import amount, three
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,8 @@ class Roofline:
         return max(flops / self.flops_per_s, nbytes / self.bytes_per_s)
 
     def __str__(self) -> str:
-        return (
-            f"{self.flops_per_s / 1e9:,.4g} GFLOP/s, {self.bytes_per_s / 1e9:,.4g} GB/s, "
-            f"ridge at {self.ridge:.3g} FLOPs a byte"
-        )
+        rates = f"{amount(self.flops_per_s, 'FLOP/s')}, {amount(self.bytes_per_s, 'B/s')}"
+        return f"{rates}, ridge at {three(self.ridge)} FLOPs a byte"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from course_lib.cost.hardware import Roofline
 from course_lib.cost.shapes import Transformer
+from course_lib.numbers import amount, count, three
 
-PHASES = ("training", "generating")
 _MOST_TOKENS = 2**20  # no operation here comes to a ridge later than this, if it ever does
 _NORM, _SOFTMAX, _GELU, _SWIGLU, _ADAM = 7, 5, 9, 5, 14  # FLOPs a value; of Adam a parameter
 _ADAM_BYTES = 28  # a parameter, in float32: reads weight, gradient, moments (16), writes weight, moments (12)
@@ -67,6 +67,43 @@ class LayerOperation:
             else:
                 low = middle
         return high
+
+    def figures(self, roofline: Roofline, tokens: int) -> dict[str, str]:
+        """Its numbers on a device as text, each under its name."""
+        flops, nbytes, intensity = self.flops(tokens), self.nbytes(tokens), self.intensity(tokens)
+        rate = roofline.attainable(intensity)
+        return {
+            "FLOPs": amount(flops, "FLOP"),
+            "bytes": amount(nbytes, "B"),
+            "FLOPs a byte": three(intensity),
+            "at best": amount(rate, "FLOP/s"),
+            "of the peak": f"{three(100 * (rate / roofline.flops_per_s))} %",
+            "least time": amount(roofline.seconds(flops, nbytes), "s"),
+        }
+
+    def sentences(self, roofline: Roofline, tokens: int) -> list[str]:
+        """What it does, how fast it can be on a device, what limits it there, and with what batch that changes."""
+        flops, nbytes, intensity, best, share, least = self.figures(roofline, tokens).values()
+        limit, enough = self.limit(roofline, tokens), self.tokens_at_ridge(roofline)
+        length = self.length(tokens)
+        does = self.formula.format(tokens=count(tokens), length=count(length), batch=count(tokens / length))
+        unit = "tokens" if self.phase == "training" else "sequences"
+        if not any(self.flops_terms[1:]):
+            batch = "The batch has no part in it."
+        elif enough is None:
+            batch = "No batch is large enough to change that."
+        elif enough == 1:
+            batch = "It is so with any batch."
+        elif limit == "arithmetic":
+            batch = f"With fewer than {enough:,} {unit}, memory would be the limit."
+        else:
+            batch = f"From {enough:,} {unit} on, arithmetic would be the limit."
+        return [
+            f"{does[:1].upper()}{does[1:]}.",
+            f"{flops} over {nbytes} are {intensity} FLOPs a byte. "
+            f"At best {best}, {share} of the peak; at least {least}.",
+            f"Limited by {limit}: the ridge is at {three(roofline.ridge)} FLOPs a byte. {batch}",
+        ]
 
     def _sum(self, terms: tuple[int, int, int], tokens: int) -> int:
         fixed, per_token, per_pair = terms

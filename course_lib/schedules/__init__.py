@@ -3,6 +3,7 @@
     schedule.py   Action and Schedule, and a schedule from text
     loops.py      relay, gpipe, one_f_one_b, interleaved, zb_h1: warm up, in turn, drain
     vee.py        zb_v and dualpipe_v: two chunks on each rank, down and up
+    known.py      those that have a name, with the bubble that their papers promise; how another one compares with them
     order.py      going through a schedule in an order that can be carried out; check
 
 p ranks, m micro-batches, v chunks of the model on each rank.

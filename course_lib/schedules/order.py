@@ -34,11 +34,15 @@ def executable(schedule: Schedule) -> Iterator[tuple[int, int, Action]]:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a schedule first: where it stands (rank, position in its list, from 0), and why in one sentence."""
+    """What is wrong with a schedule first: where it stands (rank, position in its list, from 0), and why in one sentence.
+
+    reached: if ranks wait for ever, how many of its actions each can do.
+    """
 
     rank: int | None
     position: int | None
     why: str
+    reached: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return self.why
@@ -51,6 +55,8 @@ def check(schedule: Schedule) -> Problem | None:
     It can be if every stage has for every micro-batch one forward, and one backward whole or in two parts; if all of a stage lies on
     one rank, which holds its weights; and if no rank waits for ever.
     """
+    if not any(schedule.actions):
+        return Problem(None, None, "there is no action in it: begin with a forward, 0F0.")
     found = _whole(schedule)
     if found:
         return found
@@ -108,9 +114,8 @@ def _explain(schedule: Schedule, done: list[int], stuck: list[int]) -> Problem:
         where = "later in its own list" if holder == member else f"which rank {holder} has not done yet"
         parts.append(f"rank {member} waits at {action} for {Action(*need)}, {where}")
     first = circle[0]
-    return Problem(
-        first, done[first], "; ".join(parts) + ": nobody can go on. Move one of them behind what it needs."
-    )
+    why = "; ".join(parts) + ": nobody can go on. Move one of them behind what it needs."
+    return Problem(first, done[first], why, tuple(done))
 
 
 def _waits_for(schedule: Schedule, done: list[int], rank: int) -> tuple[tuple[str, int, int], int]:

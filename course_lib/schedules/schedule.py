@@ -72,11 +72,6 @@ class Schedule:
         rows = (f"rank {rank}: {' '.join(map(str, actions))}" for rank, actions in enumerate(self.actions))
         return "\n".join((head, *rows))
 
-    def _repr_html_(self) -> str:
-        from course_lib.viz.schedule_gantt import shown  # a schedule needs no picture before it is shown
-
-        return shown(self)
-
 
 def parse(name: str, rows: Iterable[str]) -> Schedule:
     """A schedule from text, a row of actions for each rank: parse("mine", ["0F0 0B0", "1F0 1B0"]).

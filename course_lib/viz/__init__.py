@@ -1,47 +1,37 @@
-"""Pictures that draw themselves in a notebook: pure functions of a value to SVG, and widgets around them."""
+"""Pictures that draw themselves in a notebook, each a function of values: see scene.py, and pictures/ for one of them.
 
-from course_lib.layout import Partial, Replicate, Shard
-from course_lib.viz.block import TransformerBlock, transformer_block
-from course_lib.viz.collective import Collective, animate
-from course_lib.viz.estimator import MemoryEstimator, memory_estimator
-from course_lib.viz.mesh import MeshExplorer, mesh_explorer
-from course_lib.viz.planner import PlannerExplorer, planner_explorer
-from course_lib.viz.prediction import Prediction, predict
-from course_lib.viz.roofline import RooflineExplorer, roofline
-from course_lib.viz.schedule import Pipeline, pipeline
-from course_lib.viz.schedule_arena import Arena, arena
-from course_lib.viz.schedule_gantt import schedule_picture
-from course_lib.viz.timeline import Timeline, timeline
-from course_lib.viz.traffic import TrafficMatrix, traffic
-from course_lib.viz.widgets import Sharding, sharding
+Nothing is imported before it is asked for.
+"""
 
-__all__ = [
-    "Arena",
-    "Collective",
-    "MemoryEstimator",
-    "MeshExplorer",
-    "Partial",
-    "Pipeline",
-    "PlannerExplorer",
-    "Prediction",
-    "Replicate",
-    "RooflineExplorer",
-    "Shard",
-    "Sharding",
-    "Timeline",
-    "TrafficMatrix",
-    "TransformerBlock",
-    "animate",
-    "arena",
-    "memory_estimator",
-    "mesh_explorer",
-    "pipeline",
-    "planner_explorer",
-    "predict",
-    "roofline",
-    "schedule_picture",
-    "sharding",
-    "timeline",
-    "traffic",
-    "transformer_block",
-]
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "animate": "pictures.collective",
+    "arena": "pictures.arena",
+    "copies_picture": "pictures.copies",
+    "memory_estimator": "pictures.estimator",
+    "mesh_explorer": "pictures.mesh",
+    "pipeline": "pictures.schedule",
+    "planner_explorer": "pictures.planner",
+    "predict": "pictures.prediction",
+    "product": "pictures.product",
+    "parts": "pictures.parts",
+    "roofline": "pictures.roofline",
+    "schedule_picture": "pictures.schedule",
+    "sharding": "pictures.sharding",
+    "tally": "pictures.prediction",
+    "timeline": "pictures.timeline",
+    "traffic": "pictures.traffic",
+    "transformer_block": "pictures.block",
+    "validation": "validation",
+}
+__all__ = [*_HOMES, "Partial", "Replicate", "Shard"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = f"{__name__}.{_HOMES[name]}" if name in _HOMES else "course_lib.layout"
+    found = globals()[name] = getattr(import_module(home), name)
+    return found

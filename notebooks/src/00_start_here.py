@@ -8,7 +8,8 @@
 # - read what you are told when a process fails, and when all of them hang.
 #
 # You need Python and a little PyTorch. You do not need a GPU, or a network. Run each cell with **Shift + Enter**, from the
-# top. Where the text asks you to predict something, answer before you run the next cell: it is the quickest way to learn.
+# top. Where the page asks you to predict something, choose an answer and lock it in; what follows is covered until then. It is the
+# quickest way to learn, and nobody sees what you chose.
 
 # %% [markdown]
 # ## One process, or many?
@@ -23,7 +24,7 @@ import torch
 import torch.distributed as dist
 
 from course_lib import launch
-from course_lib.viz import predict
+from course_lib.viz import predict, tally
 
 os.getpid()
 
@@ -52,9 +53,9 @@ launch(hello, 4)
 # Usually a rank has one GPU to itself. Here each is an ordinary process on your CPU. To the code it makes no difference.
 
 # %% [markdown]
-# ## Nothing is shared
+# ## A variable of the notebook
 #
-# A process has its own memory. So let us see what happens to a variable of the notebook when four ranks add to it.
+# A function may change a variable that stands outside it. Here `count` adds to one of the notebook's, on each of four ranks.
 
 # %%
 counter = 0
@@ -69,7 +70,21 @@ def count():
 # %% jupyter={"source_hidden": true}
 predict(
     "Four ranks run count(). What is `counter` in the notebook afterwards?",
-    ["0: no rank can reach the notebook's variable", "4", "10: the sum 1 + 2 + 3 + 4"],
+    {
+        "0": (
+            "Each rank is a process with a `counter` of its own in its own memory, so no rank can "
+            "change the notebook's."
+        ),
+        "4": (
+            "Rank 3 does reach 4, with 0 + 1 + 3, but in its own copy. What a process writes into its "
+            "memory ends with it."
+        ),
+        "10": (
+            "1 + 2 + 3 + 4 is what threads of one process could add up, since they share its memory. "
+            "Ranks are processes, and share none."
+        ),
+    },
+    right=0,
 )
 
 # %% tags=["nbval-check-output"]
@@ -78,8 +93,8 @@ print("returned by the ranks:", list(run))
 print("in the notebook:      ", counter)
 
 # %% [markdown]
-# Each rank got its own copy of `counter`, changed it, and ended. The notebook's is still 0. What a rank *returns* does come
-# back: `run[2]` is what rank 2 returned. Nothing else does.
+# **Nothing is shared.** A process has its own memory: each rank got its own copy of `counter`, changed it, and ended. The notebook's
+# is still 0. What a rank *returns* does come back: `run[2]` is what rank 2 returned. Nothing else does.
 #
 # That is the whole difficulty of distributed training, and the whole art: **no rank sees another rank's tensors unless
 # both take part in sending them.**
@@ -121,7 +136,21 @@ def add_up():
 # %% jupyter={"source_hidden": true}
 predict(
     "Four ranks call add_up(). What does rank 2 return?",
-    ["2.0: its own number", "6.0: 0 + 1 + 2 + 3", "0.0: what rank 0 had"],
+    {
+        "2.0": (
+            "2.0 is what rank 2 hands in. The all-reduce is in place: it writes the sum over that "
+            "number, on every rank."
+        ),
+        "6.0": (
+            "All-reduce adds up what the ranks hand in, 0 + 1 + 2 + 3, and gives the sum to every one "
+            "of them."
+        ),
+        "0.0": (
+            "Rank 0's number on all ranks is what a broadcast would give. An all-reduce adds up the "
+            "numbers of all ranks."
+        ),
+    },
+    right=1,
 )
 
 # %% tags=["nbval-check-output"]
@@ -164,7 +193,7 @@ launch(average_of_inverses, 4)
 # connection. That is a consequence, never the cause, though in a cluster's log it is often all that you see first.
 
 # %% [markdown]
-# ## When everybody waits
+# ## Two ranks swap
 #
 # Two ranks want to swap tensors. Each sends its own, then receives the other's. It looks right.
 
@@ -182,7 +211,21 @@ def swap():
 # %% jupyter={"source_hidden": true}
 predict(
     "Two ranks call swap(). What happens?",
-    ["They swap", "Rank 0 swaps, rank 1 fails", "Neither ever gets past dist.send"],
+    {
+        "They swap": (
+            "Each line is right on its own. But `send` returns only when the other side has begun to "
+            "receive, and neither rank comes that far."
+        ),
+        "Rank 0 swaps, rank 1 fails": (
+            "Both ranks run the same lines at the same time, so neither is first; and waiting is not an "
+            "error, so nothing fails."
+        ),
+        "Neither ever gets past dist.send": (
+            "Each `send` waits for a `recv` that the other rank calls only after its own `send`. So "
+            "both wait for ever."
+        ),
+    },
+    right=2,
 )
 
 # %% tags=["raises-exception"]
@@ -246,6 +289,12 @@ print(done.stdout, end="")
 # Your laptop has a few cores, and all ranks share them. So four ranks will not train four times as fast here; often they are
 # slower than one. What is real is everything else: the processes, the messages, the order of events, the bytes, the
 # memory each rank holds, and every number that comes out. The chapters measure those, and work out speed from them.
+
+# %% [markdown]
+# ## How well did you predict?
+
+# %% jupyter={"source_hidden": true}
+tally()
 
 # %% [markdown]
 # ## In five lines

@@ -23,9 +23,8 @@ from course_lib.cost.plan import Plan
 from course_lib.cost.shapes import MODELS, Transformer
 from course_lib.data import text_batch
 from course_lib.models.gpt import GPT
-from course_lib.viz import memory_estimator, predict
+from course_lib.viz import memory_estimator, predict, tally, validation
 from course_lib.viz.plots import new_plot
-from course_lib.viz.validation import validation
 
 # %% [markdown]
 # ## Two curves
@@ -35,9 +34,27 @@ from course_lib.viz.validation import validation
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "From 2018 to 2022 the memory of the largest GPU grew 2.5 times, from 32 to 80 GB. "
-    "How much did the largest models grow?",
-    ["About 3 times", "About 30 times", "About 1,600 times", "About 100,000 times"],
+    "From 2018 to 2022 the memory of the largest GPU grew 2.5 times, from 32 to 80 GB. How much did the "
+    "largest models grow?",
+    {
+        "About 3 times": (
+            "So it would be if a model had to fit into one GPU. Large ones are cut over many, and are "
+            "no longer bound by the memory of one."
+        ),
+        "About 30 times": (
+            "Thirty times BERT-Large, the largest of 2018 here, would be 10 billion parameters. GPT-3 "
+            "had 175 billion already in 2020."
+        ),
+        "About 1,600 times": (
+            "From BERT-Large with 0.34 billion parameters to PaLM with 540 billion: models are cut over "
+            "many GPUs, so one GPU's memory does not bound them."
+        ),
+        "About 100,000 times": (
+            "Growth as steep as this is easily overestimated. A hundred thousand times BERT-Large would "
+            "be 34,000 billion parameters; PaLM has 540 billion."
+        ),
+    },
+    right=2,
 )
 
 # %%
@@ -68,7 +85,8 @@ print(f"parameters, 2018 to 2022: {growth:,.0f} times")
 #
 # The last point is lower, and that is no accident. Since 2022 it is the *texts* that grow: GPT-3 read 300 billion tokens, Llama 3 read 15,600 billion. So we have to count work as well as
 # memory.
-#
+
+# %% [markdown]
 # ## Count: parameters
 #
 # A transformer's shape is told by its number of layers $l$, its width $h$ and its vocabulary $V$; for a sequence of $s$ tokens it has $s$ learned positions. The matrices of a layer are four of $h\times h$ in
@@ -133,7 +151,24 @@ print(f"GPT-3, 300 billion tokens: {total_flops:.3g} FLOPs")
 # %% jupyter={"source_hidden": true}
 predict(
     "How long would your computer's processor take to train GPT-3, if it had the memory?",
-    ["Less than 100 years", "100 to 10,000 years", "10,000 to 1,000,000 years", "Longer still"],
+    {
+        "Less than 100 years": (
+            "That takes 100 TFLOP/s, which is near the peak of a V100. Processors are built for other "
+            "work, and do far less."
+        ),
+        "100 to 10,000 years": (
+            "That takes 1 to 100 TFLOP/s: a GPU, or a processor with very many cores or with units made "
+            "for matrix products."
+        ),
+        "10,000 to 1,000,000 years": (
+            "That is 0.01 to 1 TFLOP/s. Most processors are in this range: a few cores, each with some "
+            "dozens of GFLOP/s."
+        ),
+        "Longer still": (
+            "That would be less than 10 GFLOP/s. Even one core mostly does more, since it multiplies "
+            "several numbers at once."
+        ),
+    },
 )
 
 # %%
@@ -147,7 +182,8 @@ for name, flops_per_s in rates.items():
 # %% [markdown]
 # **That is the first limit: time.** Nobody waits thirty years for an A100. (Narayanan et al. 2021 write "approximately 288 years" for one V100, three and a half times what its peak
 # allows: no run reaches its peak. Chapter 02 says why.)
-#
+
+# %% [markdown]
 # ## Days
 #
 # Share the work out over $n$ GPUs that reach $X$ FLOP/s each:
@@ -265,12 +301,25 @@ print("(how many GPUs' memories the state alone fills)")
 # %% jupyter={"source_hidden": true}
 predict(
     "48 A100 have 3,840 GB, the state of GPT-3 is 2,794 GB. Which of these will fit?",
-    [
-        "Neither of the two below",
-        "Data parallel: each GPU has one of the 48 sequences",
-        "Pipeline parallel: each GPU has 2 of the 96 layers",
-        "Both",
-    ],
+    {
+        "Data parallel: each GPU has one of the 48 sequences": (
+            "Data parallel cuts the samples and nothing else. Each GPU has one sequence, and still the "
+            "whole state of 2,794 GB."
+        ),
+        "Pipeline parallel: each GPU has 2 of the 96 layers": (
+            "The state does fit, with 68 GB. But the first stage works on all 48 sequences before the "
+            "first comes back, and keeps 277 GB of activations."
+        ),
+        "Both": (
+            "Together the GPUs have room for the state. But data parallel does not divide it, and "
+            "pipeline parallel does not divide the activations beside it."
+        ),
+        "Neither": (
+            "With data parallel each GPU holds the whole state. A pipeline divides it, but its first "
+            "stage keeps the activations of 48 sequences: 277 GB."
+        ),
+    },
+    right=3,
 )
 
 # %%
@@ -297,7 +346,12 @@ for name, plan in PLANS.items():
 # - **Pipeline parallel** divides the state, but not the activations. A pipeline works like an assembly line: while the last stage has the first sequence, the first stage has long begun with others, 48 of them, and keeps what it
 #   needs to go back through each. A 48th of the layers, 48 sequences: nothing is gained. (Its state is a little more than a 48th, as the first stage also has the embedding.)
 #
-# None of the five fits into 80 GB: where the state is small, it is the activations. So real runs cut several ways at once, and save activations besides. Find a way that fits:
+# None of the five fits into 80 GB: where the state is small, it is the activations.
+
+# %% [markdown]
+# ### A way that fits
+#
+# So real runs cut several ways at once, and save activations besides. Find a way that fits:
 
 # %%
 memory_estimator("GPT-3 175B", "A100", Plan(pp=8, tp=8, batch=64))
@@ -326,7 +380,14 @@ validation("parameters", "floating-point operations", "days to train", "ZeRO", "
 #
 # Everything here is a count. That a GPU reaches 140 of its 312 TFLOP/s was taken from a paper; why it is not 312, and what limits *your* machine, is the next chapter. And the counts assume that work can be cut
 # into equal parts that never wait for each other; chapters 03 to 11 are about how near one can come.
-#
+
+# %% [markdown]
+# ## How well did you predict?
+
+# %% jupyter={"source_hidden": true}
+tally()
+
+# %% [markdown]
 # ## In five lines
 #
 # - A transformer has about $12\,l\,h^2$ parameters; training on a token takes about $6\Psi$ FLOPs, $8\Psi$ with full recomputation.

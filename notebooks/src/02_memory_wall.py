@@ -30,9 +30,8 @@ from course_lib.cost.shapes import Transformer
 from course_lib.cost.step_time import layer_time, step_time
 from course_lib.memory import MemoryMeter, saved_for_backward
 from course_lib.models.gpt import Block
-from course_lib.viz import predict, roofline
+from course_lib.viz import predict, roofline, tally, validation
 from course_lib.viz.plots import new_plot
-from course_lib.viz.validation import validation
 
 # %% [markdown]
 # ## Work is not time
@@ -47,8 +46,25 @@ print(f"{square.name}: {square.flops:,} FLOPs, {square.flops / vectors.flops:.0f
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "How much longer does the product take?",
-    ["64 times", "About 20 times", "Less than twice as long", "It takes a hundredth of the time"],
+    "How long does the product take, compared with the sum?",
+    {
+        "64 times as long": (
+            "So it would be if every FLOP took the same time. But the sum spends its time on moving 403 "
+            "MB, not on adding."
+        ),
+        "About 20 times as long": (
+            "This grants the product a better kernel, and still counts only FLOPs. The time of the sum "
+            "goes into moving 403 MB."
+        ),
+        "Between a tenth of its time and twice its time": (
+            "The sum takes as long as its 403 MB need, the product as long as its 2.1 billion FLOPs "
+            "need. On most machines these times are not far apart."
+        ),
+        "About a thirtieth of the time": (
+            "It does move only a thirtieth of the bytes, 13 MB against 403 MB. But it does not wait for "
+            "bytes: its 2.1 billion FLOPs take longer."
+        ),
+    },
 )
 
 # %%
@@ -75,7 +91,8 @@ for op in (vectors, square, matmul(1024, 1024, 16), matmul(1024, 1024, 1)):
 
 # %% [markdown]
 # A matrix times a vector, the last line, is half a FLOP for each byte. What a product costs depends on its shape.
-#
+
+# %% [markdown]
 # ## Two roofs
 #
 # A device does at most $P$ FLOPs a second, and moves at most $B$ bytes a second. An operation with $F$ FLOPs and $N$ bytes cannot be faster than either allows; at best the two happen at the same time:
@@ -114,16 +131,35 @@ for op in others:
 #
 # ## The wall
 #
-# The number at which the roofs meet, $P/B$, the *ridge*, says how many FLOPs a device must do for each byte to be busy. You have just measured your machine's. On GPUs:
+# The number at which the roofs meet, $P/B$, the *ridge*, says how many FLOPs a device must do for each byte to be busy. You have just measured your machine's.
+# Now GPUs, from the P100 of 2016 to the B200 of 2025, with the rates of 16-bit products and of the GPU's own memory. (The P100 had no matrix units yet; every later one has.)
 
 # %% jupyter={"source_hidden": true}
 predict(
     "From 2016 to 2025 a GPU's arithmetic became 107 times faster. And the bandwidth of its memory?",
-    ["About 100 times", "About 50 times", "About 10 times", "About 2 times"],
+    {
+        "About 100 times": (
+            "Then the two would still be in the proportion of 2016, 29 FLOPs for each byte. In 2025 it "
+            "is 281, since memory did not keep up."
+        ),
+        "About 50 times": (
+            "Most new GPUs had faster memory, but together that is 0.73 to 8 TB/s. Arithmetic also got "
+            "matrix units, and memory got nothing like them."
+        ),
+        "About 10 times": (
+            "From 0.73 to 8 TB/s is 11 times. Bytes cross between chips over a limited number of wires; "
+            "arithmetic grows inside the chip."
+        ),
+        "About 2 times": (
+            "1.7 times is its growth in two years. Over these nine years that makes 11 times, still far "
+            "from 107."
+        ),
+    },
+    right=2,
 )
 
 # %% [markdown]
-# Rates of 16-bit products and of the GPU's own memory; NVLink joins the GPUs of one machine, a *node*. (The P100 had no matrix units yet; every later one has.)
+# In the table NVLink joins the GPUs of one machine, a *node*.
 
 # %% tags=["nbval-check-output"]
 print("       year  TFLOP/s  memory TB/s  NVLink GB/s   FLOPs a byte: memory  NVLink")
@@ -160,7 +196,9 @@ for where, gb_s in (("another node", 25), ("the GPU beside it", 300), ("its own 
     print(f"from {where:18s}{gb_s:6,} GB/s {312e12 / (gb_s * 1e9):9,.0f} FLOPs")
 
 # %% [markdown]
-# Where do the parts of a transformer stand under these roofs? Change the device, and the number of tokens; look for the operations that no batch can save.
+# ### The parts of a transformer
+#
+# Where do they stand under these roofs? Change the device, and the number of tokens; look for the operations that no batch can save.
 
 # %%
 roofline("A100", mine=mine)
@@ -259,11 +297,21 @@ print(f"{'together':31s}{sum(size for *_, size in kept):8,}")
 # %% jupyter={"source_hidden": true}
 predict(
     "Look at the shapes above. What does this block keep when b doubles, and when s doubles?",
-    [
-        "Twice as much, and four times as much",
-        "Both times twice as much",
-        "Twice as much, and between two and four times as much",
-    ],
+    {
+        "Twice as much, and four times as much": (
+            "Attention is known for scores of shape s × s, which would grow four times. But the list "
+            "has no such tensor: each has the factor s once."
+        ),
+        "Both times twice as much": (
+            "Every shape in the list has the factor b once and the factor s once; the s × s scores are "
+            "not kept, but computed again in backward."
+        ),
+        "Twice as much, and between two and four times as much": (
+            "So it is for a block that keeps the s × s scores beside tensors that grow with s. This one "
+            "keeps only the latter."
+        ),
+    },
+    right=1,
 )
 
 # %% tags=["nbval-check-output"]
@@ -278,8 +326,12 @@ for s, b in ((96, 2), (96, 4), (192, 2)):
     print(f"s {s:3d}, b {b}: kept {total:9,}   formula {block_bytes(s, b, h, a):9,}")
 
 # %% [markdown]
-# To the byte, and twice as many both times. But only because our block uses a *fused* attention, which never keeps the $s \times s$ scores (Dao et al. 2022). The block that the papers of 2020 to 2022 count has them, and dropout as well. Here
-# it is, in their precision, bfloat16:
+# To the byte, and twice as many both times. But only because our block uses a *fused* attention, which never keeps the $s \times s$ scores (Dao et al. 2022).
+
+# %% [markdown]
+# ### With attention spelled out
+#
+# The block that the papers of 2020 to 2022 count keeps these scores, and has dropout as well. Here it is, in their precision, bfloat16:
 
 
 # %%
@@ -373,13 +425,29 @@ for recompute in ("none", "selective", "full"):
     print(f"{recompute:10s}{held / 1e6:6.1f} MB after forward,{peak / 1e6:6.1f} MB at most")
 
 # %% [markdown]
-# At most there is more: while a layer runs again, all that *it* keeps is there. (And selective recomputation frees less here than on GPT-3, for $5as/h$ is 20 here and 80 there.) And the price? Timed on four blocks of our GPT,
-# whose kernels are faster than those of the block above.
+# At most there is more: while a layer runs again, all that *it* keeps is there. (And selective recomputation frees less here than on GPT-3, for $5as/h$ is 20 here and 80 there.) And the price? We time it on four blocks of our
+# GPT, whose kernels are faster than those of the block above.
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "With full recomputation, how much longer is a step?",
-    ["A tenth longer", "A third longer", "Half as long again", "Twice as long"],
+    "By the count of FLOPs, how much longer should a step with full recomputation be?",
+    {
+        "A tenth longer": (
+            "A tenth would do for a small part of forward. Full recomputation repeats all of it, and "
+            "forward is a third of a step."
+        ),
+        "A third longer": (
+            "Forward is one part of a step and backward two. With a second forward, three parts become four."
+        ),
+        "A half longer": (
+            "So it would be if backward did as many FLOPs as forward. But it has two products for each "
+            "one of forward: for the gradients of `x` and of `W`."
+        ),
+        "Twice as long": (
+            "Forward alone is done twice. Backward, two thirds of the FLOPs, is done once as before."
+        ),
+    },
+    right=1,
 )
 
 # %%
@@ -415,11 +483,19 @@ for recompute in ("selective", "full"):
 
 # %% [markdown]
 # Fused attention is selective recomputation taken to its end: the scores are never written to memory, in forward or backward. It does *more* FLOPs and is *faster*, since its bytes are gone. Only a roofline explains that.
-#
+
+# %% [markdown]
 # ## Where this ends
 #
 # The roofline knows one device. As soon as work is cut, there is a third roof, the network, and messages have a latency besides. That is the next chapter. And activations can be cut as well as recomputed: chapters 07 to 09.
-#
+
+# %% [markdown]
+# ## How well did you predict?
+
+# %% jupyter={"source_hidden": true}
+tally()
+
+# %% [markdown]
 # ## In five lines
 #
 # - An operation has two prices, FLOPs and bytes. Its time is at least $\max(F/P,\,N/B)$.

@@ -22,19 +22,38 @@ import torch
 import torch.distributed as dist
 
 from course_lib import Link, collectives, launch, span
-from course_lib.viz import animate, predict
+from course_lib.viz import animate, predict, tally
 from course_lib.viz.plots import new_plot
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "Four ranks, S bytes each, all need the sum. How much must a rank send, "
-    "if the work is shared out evenly?",
-    ["3 S: its gradient to each of the others", "2 S", "1.5 S", "1 S"],
+    "Four ranks, S bytes each, all need the sum. How much must a rank send, if the work is shared out "
+    "evenly?",
+    {
+        "3 S": (
+            "Each would send all it has to the three others, and add up alone. It is less if ranks add "
+            "on the way and pass on sums."
+        ),
+        "2 S": (
+            "S to have all of it added and S to hand out the sums looks right. But in each half a rank "
+            "has one quarter that it need not send."
+        ),
+        "1.5 S": (
+            "Each rank is in charge of one quarter. It sends the other three to their ranks, 3/4 S, and "
+            "its finished quarter to three ranks, 3/4 S."
+        ),
+        "1 S": (
+            "S from each rank is enough to add everything up, but then each sum is known in one place "
+            "only. It must also get back to everybody."
+        ),
+    },
+    right=2,
 )
 
 # %% [markdown]
-# Keep your answer; you will count it.
-#
+# You will count these bytes in a run, and see why there cannot be fewer.
+
+# %% [markdown]
 # ## One message, seen from both ends
 #
 # Rank 0 works for 30 ms, then sends 1,000 numbers to rank 1, which has nothing to do but wait for them. `span` gives a name to what a rank
@@ -133,9 +152,23 @@ def seconds_of(run):
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "300,000 bytes take 30 ms to leave a rank, and 5 ms more to arrive. "
-    "Eight ranks: how long do the two broadcasts take?",
-    ["Both 245 ms: 7 messages each", "flat 215 ms, tree 105 ms", "flat 245 ms, tree 35 ms"],
+    "300,000 bytes take 30 ms to leave a rank, and 5 ms more to arrive. Eight ranks: how long do the "
+    "two broadcasts take?",
+    {
+        "Both 245 ms": (
+            "7 · 35 ms counts each message as if it waited for the one before to arrive. Flat sends do "
+            "not wait for that, and the tree sends several at once."
+        ),
+        "flat 215 ms, tree 105 ms": (
+            "Flat: seven times 30 ms through one link, then 5 ms. Tree: three steps of 35 ms, since a "
+            "message must arrive before it is passed on."
+        ),
+        "flat 245 ms, tree 35 ms": (
+            "The flat one pays the 5 ms once, since the next message leaves while the last one travels. "
+            "And the tree's three steps cannot overlap."
+        ),
+    },
+    right=1,
 )
 
 # %%
@@ -147,7 +180,8 @@ for broadcast in (flat_broadcast, tree_broadcast):
 # Flat: seven transfers through one link, then one latency, $7 \cdot 30 + 5 = 215$ ms. Tree: three steps of $30 + 5$ ms, $105$ ms. (What
 # you see above that is your own machine.) For 1,024 ranks it would be 1,023 transfers against 10 steps. **Same messages, same bytes: what
 # differs is how many of them have to wait for another.**
-#
+
+# %% [markdown]
 # ## The eight collectives
 #
 # An operation in which all ranks of a group take part is called a *collective*. There are eight that you will meet again and again. Below, each entry lists what
@@ -217,13 +251,22 @@ def sum_of_ones(all_reduce, length):
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "Four ranks, 8,000 bytes each. How many bytes go out or in at rank 0, "
-    "and how many at rank 3?",
-    [
-        "16,000 at each",
-        "32,000 at rank 0, 8,000 at rank 3",
-        "48,000 at rank 0, 16,000 at rank 3",
-    ],
+    "Four ranks, 8,000 bytes each. How many bytes go out or in at rank 0, and how many at rank 3?",
+    {
+        "48,000 at rank 0, 16,000 at rank 3": (
+            "Three tensors of 8,000 bytes come in at rank 0, and three sums go out. Each other rank "
+            "sends once and receives once."
+        ),
+        "32,000 at rank 0, 8,000 at rank 3": (
+            "32,000 counts rank 0's own tensor, which is not sent, and leaves out the way back, on "
+            "which the sum goes to three ranks."
+        ),
+        "16,000 at each": (
+            "So it is at ranks 1 to 3, which send 8,000 bytes and receive as many. But all their "
+            "messages have rank 0 at the other end."
+        ),
+    },
+    right=0,
 )
 
 # %%
@@ -234,7 +277,8 @@ run.trace.traffic()
 # Every byte of this run goes in or out at rank 0: $3 \cdot 8{,}000$ in, and as many out. The other links lie idle nearly all the time. With twice the ranks,
 # rank 0 has twice the work, and all the others wait for it. (Trees in place of the loops take away some of that, not all. To see how, choose
 # *reduce_broadcast* in the next animation.)
-#
+
+# %% [markdown]
 # ## All-reduce in a ring, in three small steps
 #
 # Two ideas. **Cut** the tensor into $n$ chunks, so that every rank can be in charge of one. And let each rank talk to its neighbours only,
@@ -313,8 +357,26 @@ animate("all_reduce", algorithm="ring", world_size=4)
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "Four ranks, 8,000 bytes each, in the ring. How many bytes does each rank send?",
-    ["24,000", "16,000", "12,000", "8,000"],
+    "Four ranks, 8,000 bytes each, in the ring. What does each rank send?",
+    {
+        "3 messages of 8,000 bytes": (
+            "Whole tensors handed once around the ring would do, for 24,000 bytes. Here a message "
+            "carries one chunk, which is a quarter."
+        ),
+        "4 messages of 2,000 bytes": (
+            "One message for each chunk is not enough: it takes three steps to complete the chunks, and "
+            "three more to hand them round."
+        ),
+        "6 messages of 2,000 bytes": (
+            "Three steps of reduce-scatter and three of all-gather, each with one chunk of 2,000 bytes. "
+            "That makes 12,000 bytes, or 1.5 S."
+        ),
+        "8 messages of 2,000 bytes": (
+            "Four chunks twice would be eight. But in each half a chunk gets from its first rank to its "
+            "last in three steps, not four."
+        ),
+    },
+    right=2,
 )
 
 # %% tags=["nbval-check-output"]
@@ -325,7 +387,7 @@ for rank in range(4):
     print(f"rank {rank} sent {sent:,} bytes in {count} messages")
 
 # %% [markdown]
-# There is the answer to the first question: $12{,}000 = 1.5 \cdot 8{,}000$. And the traffic is even:
+# These are the bytes of the first question: $12{,}000 = 1.5 \cdot 8{,}000$. And the traffic is even:
 
 # %%
 run.trace.traffic()
@@ -472,12 +534,25 @@ animate("all_reduce", algorithm="doubling", world_size=4)
 # %% jupyter={"source_hidden": true}
 predict(
     "Eight ranks. Which all-reduce is faster?",
-    [
-        "The ring, always",
-        "Doubling, always",
-        "Doubling for small tensors, the ring for large ones",
-        "The ring for small tensors, doubling for large ones",
-    ],
+    {
+        "The ring, always": (
+            "It sends the fewest bytes, but in 14 steps, each of which pays the latency. For small "
+            "tensors latency is nearly all."
+        ),
+        "Doubling, always": (
+            "It has 3 steps against 14, but each moves the whole tensor: 3 S bytes against 1.75 S. For "
+            "large tensors bytes are nearly all."
+        ),
+        "The ring for small tensors, doubling for large ones": (
+            "Chunks are small, so the ring seems made for small tensors. But these cost latency, and "
+            "the ring pays it 14 times, doubling 3 times."
+        ),
+        "Doubling for small tensors, the ring for large ones": (
+            "Small tensors cost latency: 3 steps against 14. Large ones cost bytes: 3 S against 1.75 S "
+            "in the ring."
+        ),
+    },
+    right=3,
 )
 
 
@@ -530,7 +605,8 @@ for n in (4, 8, 64, 1024):
 # $2\log_2 n$ steps and only $2\frac{n-1}{n}S$ bytes (Rabenseifner's algorithm; Thakur, Rabenseifner and Gropp 2005, section 4). By our formula it is never slower than the ring. But its
 # partners are far apart, and on a real network their messages share links, which our model does not know. Libraries choose by size and
 # by number of ranks. It is also why frameworks pack many small gradients into one large bucket: then $\alpha$ is paid once.
-#
+
+# %% [markdown]
 # ## What benchmarks call bandwidth
 #
 # The tool that everybody uses to measure GPU networks, `nccl-tests`, prints two numbers for an all-reduce of $S$ bytes in $t$ seconds
@@ -653,7 +729,14 @@ for name, t in zip(CALLS, seconds_of(launch(all_three, 4))):
 #
 # The model of this lesson knows one kind of link, and ranks that all start at once. Real clusters have fast links inside a node and slow ones between nodes, so rings
 # are laid to cross the slow ones as seldom as possible (chapter 11). And a collective starts when the *last* rank arrives: the best one cannot mend a rank that is late.
-#
+
+# %% [markdown]
+# ## How well did you predict?
+
+# %% jupyter={"source_hidden": true}
+tally()
+
+# %% [markdown]
 # ## In five lines
 #
 # - Every collective is made of messages. What it costs: how many, how large, and how many must wait for one another.

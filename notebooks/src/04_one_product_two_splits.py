@@ -19,9 +19,8 @@ import torch
 import torch.distributed as dist
 
 from course_lib import launch
-from course_lib.viz import Shard, predict, sharding
+from course_lib.viz import Shard, predict, product, sharding, tally
 from course_lib.viz.plots import new_plot
-from course_lib.viz.product import product
 
 # %% [markdown]
 # ## The product
@@ -55,11 +54,20 @@ product(x, w, world_size=1)
 # %% jupyter={"source_hidden": true}
 predict(
     "Rank 0 has the upper two rows of x and all of w. What can it compute alone?",
-    [
-        "The upper two rows of out, finished",
-        "The left four columns of out, finished",
-        "Something of every value of out, and none of them finished",
-    ],
+    {
+        "The upper two rows of out, finished": (
+            "A row of `out` needs the same row of `x` and all of `w`. For the upper two, rank 0 has both."
+        ),
+        "The left four columns of out, finished": (
+            "A column of `out` needs every row of `x`, and rank 0 has two of the four. Cutting the "
+            "columns of `w` would give columns."
+        ),
+        "Something of every value of out, and none of them finished": (
+            "So it is when the inputs are cut, over which the sum runs. Rank 0 has two whole rows of "
+            "`x`, with all five inputs."
+        ),
+    },
+    right=0,
 )
 
 # %%
@@ -116,7 +124,8 @@ report(run, out=out)
 
 # %% [markdown]
 # The halves, one under the other, are the whole. **Forward, nothing is sent.**
-#
+
+# %% [markdown]
 # ### And backward?
 #
 # Training needs two more products. From the loss comes $\partial\text{out}$, which is short for the gradient
@@ -138,13 +147,23 @@ dx, dw = dout @ w.T, x.T @ dout
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "The samples are cut: rank 0 has two rows of x and two rows of ∂out. It multiplies "
-    "the first, transposed, by the second. What does it have of ∂w?",
-    [
-        "Half of its values, finished",
-        "All 40 values, finished",
-        "All 40 values, and none of them finished",
-    ],
+    "The samples are cut: rank 0 has two rows of x and two rows of ∂out. It multiplies the first, "
+    "transposed, by the second. What does it have of ∂w?",
+    {
+        "Half of its values, finished": (
+            "Forward, cut samples gave finished rows of `out`. But `∂w` has no row for each sample: it "
+            "adds up over them."
+        ),
+        "All 40 values, finished": (
+            "The shape is that of `∂w`, which makes it look finished: (5 × 2) · (2 × 8). But each value "
+            "adds up two samples of four."
+        ),
+        "All 40 values, and none of them finished": (
+            "Each value of `∂w` is a sum over the samples. Rank 0 has two of the four, so it has two of "
+            "four terms in every place."
+        ),
+    },
+    right=2,
 )
 
 # %%
@@ -187,7 +206,8 @@ report(launch(backward_by_data, 2), dx=dx, dw=dw)
 #
 # (Lesson 05 will divide the sum by the number of ranks. There each rank starts from the *mean* loss over its own samples; here $\partial\text{out}$ is the
 # gradient of the one loss of all samples, and so the sum is already right.)
-#
+
+# %% [markdown]
 # ## Cut the outputs: split by model
 #
 # Now cut $j$. Each rank gets four columns of $w$; $x$ has no $j$, so every rank needs all of it.
@@ -216,13 +236,23 @@ sharding(run, whole={"x": x, "w": w, "out": out})
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "Each rank holds its own (4 × 4) half of out. Both call dist.broadcast(half, src=0). "
-    "What do they hold now?",
-    [
-        "All of out",
-        "Both hold the left half; the right half exists nowhere any more",
-        "Both hold the sum of the two halves",
-    ],
+    "Each rank holds its own (4 × 4) half of out. Both call dist.broadcast(half, src=0). What do they "
+    "hold now?",
+    {
+        "Each holds all of out": (
+            "Joining what the ranks hold is what an all-gather does. A broadcast has one sender, and "
+            "overwrites what the others hold."
+        ),
+        "Each holds the left half": (
+            "Rank 0 is the sender, and its half is the left one. It overwrites the right half on rank "
+            "1, which nobody else has."
+        ),
+        "Each holds the sum of the two halves": (
+            "Adding up is what an all-reduce does. A broadcast adds nothing: it copies from `src` to "
+            "all the others."
+        ),
+    },
+    right=1,
 )
 
 
@@ -258,16 +288,35 @@ report(launch(gather_it, 2), out=out)
 # %% [markdown]
 # So what is right in the source? The *first* input must indeed be on every rank, and where a single rank has read it, broadcast is the word. But
 # the input of every *later* layer is spread over the ranks, and then it takes an all-gather (which is $n$ broadcasts, one from each rank).
-#
-# The source also says that the split by model needs no all-reduce of gradients. Let us see which of the two gradients it means.
-#
+
+# %% [markdown]
 # ### Backward, by model
+#
+# The source also says that the split by model needs no all-reduce of gradients. Is that so?
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "The outputs are cut: rank 0 has four columns of w and of ∂out. "
-    "Which gradient comes out as partial sums?",
-    ["∂w = xᵀ · ∂out", "∂x = ∂out · wᵀ", "Both", "Neither"],
+    "The outputs are cut: rank 0 has four columns of w and of ∂out. Which gradient comes out as partial "
+    "sums?",
+    {
+        "∂w = xᵀ · ∂out": (
+            "`∂w` was partial when the samples were cut. It sums over samples, which are all on every "
+            "rank now: a rank's four columns are finished."
+        ),
+        "∂x = ∂out · wᵀ": (
+            "`∂x` sums over the outputs, and these are cut: each rank adds up four of the eight terms "
+            "of every value."
+        ),
+        "Both": (
+            "A cut does not make everything partial, only sums over the letter that is cut. `∂w` sums "
+            "over the samples, and nobody has cut those."
+        ),
+        "Neither": (
+            "The source says that the split by model needs no all-reduce of gradients. That holds for "
+            "`∂w`, but `∂x` sums over the outputs, which are cut."
+        ),
+    },
+    right=1,
 )
 
 # %%
@@ -288,7 +337,8 @@ report(launch(backward_by_model, 2), dx=dx, dw=dw)
 # %% [markdown]
 # "No all-reduce" holds for $\partial w$: every rank has all samples, and owns the gradient of its own columns. It does not hold for $\partial x$. That sum
 # runs over $j$, over the outputs, and those are cut. And $\partial x$ is what the layer before needs for *its* backward.
-#
+
+# %% [markdown]
 # ## Cut the inputs: the third letter
 #
 # The source stops here, but one letter is left. Cut $k$: columns of $x$, and the matching rows of $w$.
@@ -296,7 +346,25 @@ report(launch(backward_by_model, 2), dx=dx, dw=dw)
 # %% jupyter={"source_hidden": true}
 predict(
     "The inputs are cut. Which of the three products now comes out as partial sums?",
-    ["out, forward", "∂x, backward", "∂w, backward", "None"],
+    {
+        "out, forward": (
+            "`out` sums over the inputs. Each rank has some of them, and so only some of the terms of "
+            "every value."
+        ),
+        "∂x, backward": (
+            "`∂x` was partial when outputs were cut. It sums over outputs, which are whole here: a "
+            "rank's columns of `∂x` are finished."
+        ),
+        "∂w, backward": (
+            "`∂w` was partial when samples were cut. It sums over samples, which are whole here: a "
+            "rank's rows of `∂w` are finished."
+        ),
+        "None": (
+            "So far it was always a gradient, and both of their sums run over whole letters now. But "
+            "forward has a sum as well, over the inputs."
+        ),
+    },
+    right=0,
 )
 
 # %%
@@ -316,7 +384,8 @@ report(launch(by_inputs, 2), out=out, dx=dx, dw=dw)
 # %% [markdown]
 # Five inputs on two ranks were three and two, and nothing minded: every rank's sums have the same shape. Backward, nothing is sent, provided
 # that every rank has all of $\partial\text{out}$.
-#
+
+# %% [markdown]
 # ## The rule
 #
 # > - A letter that is cut and **summed over** gives partial sums: all-reduce.
@@ -598,7 +667,14 @@ for name, sizes in LAYERS.items():
 # What the table leaves out is *when*. By data, one all-reduce at the end of a step is enough, and it may run while backward is still at work on other
 # layers. By model, the next product waits for each collective. So the ranks that share a product should have the fastest links: those inside one
 # machine.
-#
+
+# %% [markdown]
+# ## How well did you predict?
+
+# %% jupyter={"source_hidden": true}
+tally()
+
+# %% [markdown]
 # ## In six lines
 #
 # - $\text{out}_{ij} = \sum_k x_{ik} w_{kj}$: three letters, three cuts.

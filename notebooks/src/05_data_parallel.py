@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from course_lib import Link, launch, span
 from course_lib.data import digits
 from course_lib.models.resnet import ResNet
-from course_lib.viz import predict, sharding
+from course_lib.viz import predict, sharding, tally
 from course_lib.viz.plots import new_plot, show_images
 
 # %% [markdown]
@@ -131,7 +131,21 @@ print(f"distance from the first weights to the last: {travelled:.2f}")
 # %% jupyter={"source_hidden": true}
 predict(
     "One process travelled the distance printed above. How far will the four ranks be from each other?",
-    ["Zero: same start, same code", "About 1e-15: rounding", "A good part of the distance travelled"],
+    {
+        "Zero": (
+            "The start and the code are the same, but the data are not: each rank has a gradient of its "
+            "own quarter of the batch."
+        ),
+        "About 1e-15": (
+            "Rounding is what remains when the same numbers are added in another order. Here the "
+            "gradients are of different images."
+        ),
+        "A good part of the distance travelled": (
+            "Each rank follows the gradient of its own quarter, and nothing brings them together: after "
+            "12 steps the others are more than half of that distance away from rank 0."
+        ),
+    },
+    right=2,
 )
 
 # %%
@@ -143,7 +157,8 @@ for rank in range(1, 4):
 # %% [markdown]
 # They were one model before the first step, and never again. Each walks downhill on *its own* quarter of the data. Four ranks
 # are training four models, each on a quarter of the data: the opposite of what we want.
-#
+
+# %% [markdown]
 # ## Why the mean is enough
 #
 # The loss of a batch is the mean over its $B$ samples. Cut the batch into $n$ slices of equal size $B/n$:
@@ -169,7 +184,24 @@ def average_gradients(model):
 talking = launch(train, 4, average_gradients)
 
 # %% jupyter={"source_hidden": true}
-predict("How far are they now from the weights of one process?", ["Exactly 0", "About 1e-15", "About 1e-3"])
+predict(
+    "How far are they now from the weights of one process?",
+    {
+        "Exactly 0": (
+            "On paper it is exactly 0. But a computer rounds, and four sums of 36 terms round "
+            "differently from one of 144."
+        ),
+        "Not 0, but below 1e-14": (
+            "It is the same sum of 144 terms, added in another order. In float64 that changes the last "
+            "of some 16 digits."
+        ),
+        "About 1e-3": (
+            "A mean over slices may look like an estimate. But all 144 images are in it with equal "
+            "weight, so nothing is lost but rounding."
+        ),
+    },
+    right=1,
+)
 
 # %%
 last = torch.stack([history[-1] for history in talking])  # (4, parameters)
@@ -179,7 +211,8 @@ print(f"largest difference between ranks:    {(last - last[0]).abs().max():.1e}"
 # %% [markdown]
 # Four processes train *one* model. Between the ranks the difference is exactly 0: they all step with the very same bytes. Against the
 # single process the last digit differs, since a computer rounds, and four sums of 36 terms round differently from one of 144.
-#
+
+# %% [markdown]
 # ### When slices are not equal
 #
 # Ten samples on four ranks cannot be equal slices. Then the mean of the means is not the mean, and each rank's gradient must be weighted by the size of
@@ -241,7 +274,28 @@ runs = {
 }
 
 # %% jupyter={"source_hidden": true}
-predict("Which of the four has the lowest test loss on rank 0 at the end?", list(runs))
+predict(
+    "Which of the four has the lowest test loss on rank 0 at the end?",
+    {
+        "right": (
+            "It is trained as one process would train it. But a low loss after 12 steps is no proof of "
+            "that: larger steps get there faster."
+        ),
+        "no broadcast": (
+            "The ranks have different weights, and each steps with a mean to which the others' weights "
+            "gave three of four gradients. Its loss falls most slowly."
+        ),
+        "sum, not mean": (
+            "The sum of four gradients is four times their mean, as if the learning rate were 0.04. For "
+            "these few steps that is the better rate."
+        ),
+        "nobody talks": (
+            "Rank 0 trains on its own quarter of the images. For a few steps that is nearly as good as "
+            "the whole batch, but not better."
+        ),
+    },
+    right=2,
+)
 
 # %%
 axes = new_plot("step", "test loss of rank 0's model")
@@ -265,7 +319,8 @@ axes.legend(loc="center right");
 # Fifteen orders of magnitude lie between right and wrong. This is the most useful thing to know about bugs in distributed training:
 # **they rarely crash, and the loss still falls.** Only the weights tell. So this course holds everything that it builds
 # against one process, on a model small enough for that; and so should you, before you start a run that is not.
-#
+
+# %% [markdown]
 # ## What a step costs
 #
 # Right is not yet fast. To see what talking costs, we take a model with more to send: seven linear layers in a row (a multilayer perceptron, MLP), in
@@ -314,7 +369,21 @@ def three_steps(after_backward, at_the_start=nothing, samples=512):
 # %% jupyter={"source_hidden": true}
 predict(
     "Seven layers, 1,351,690 parameters. What does average_gradients hand to all-reduce in a step?",
-    ["1 message of 5.4 MB", "7 messages, 5.4 MB together", "14 messages, 5.4 MB together"],
+    {
+        "1 message of 5.4 MB": (
+            "That would take all gradients in one tensor. `average_gradients` is a loop, and calls "
+            "all-reduce once for each parameter."
+        ),
+        "7 messages, 5.4 MB together": (
+            "A layer is not one tensor. It has a weight and a bias, and the loop hands in the gradient "
+            "of each by itself."
+        ),
+        "14 messages, 5.4 MB together": (
+            "Seven weights and seven biases are 14 tensors, and the loop hands in one after the other: "
+            "4 bytes for each parameter."
+        ),
+    },
+    right=2,
 )
 
 # %% tags=["nbval-check-output"]
@@ -373,7 +442,8 @@ for k in (1, 16, 128):
 # $$ t_\text{send} \;=\; k\cdot 2(n-1)\,\alpha \;+\; 2\,\frac{n-1}{n}\,\beta S $$
 #
 # The second term is there whatever we do. The first one we can have nearly for nothing: make $k$ small.
-#
+
+# %% [markdown]
 # ## Buckets
 #
 # Put all gradients one after the other into one flat tensor, a **bucket**; send that; copy the means back.
@@ -475,7 +545,21 @@ print("same gradients:", torch.equal(early[0], naive[0]))
 # %% jupyter={"source_hidden": true}
 predict(
     "Five buckets, each sent when full. Which one must the ranks wait for, however slow their computing?",
-    ["The first: nothing can hide it", "The last: it leaves when backward has ended", "None of them"],
+    {
+        "The first": (
+            "It holds the last layer, which backward completes first. While it is sent, most of "
+            "backward is still to be computed."
+        ),
+        "The last": (
+            "It holds the first layer, which backward completes last. When it leaves, nothing is left "
+            "to compute behind which it could hide."
+        ),
+        "None of them": (
+            "Slow computing hides the first four. The last one is full only when backward has ended, so "
+            "nothing is left to hide it."
+        ),
+    },
+    right=1,
 )
 
 # %%
@@ -515,7 +599,8 @@ last_step(ways["5 messages, early"])
 # So how large should a bucket be? Small, so that the first leaves early and the last is short; and large, so that $\alpha$ is paid
 # seldom. PyTorch's default is 25 MB, with a first bucket of 1 MB; Li et al. 2020, section 5, measure other sizes. Our whole model would fit into one of
 # those, but real ones are larger.
-#
+
+# %% [markdown]
 # ## In a library
 #
 # `BucketedDataParallel` is what we built. It also copes with parameters that are frozen (not trained), unused in a step, or shared
@@ -599,7 +684,21 @@ def accumulate(talk_once, parts=4):
 # %% jupyter={"source_hidden": true}
 predict(
     "Without no_sync, all gradients are averaged after each of the four micro-batches. What comes of it?",
-    ["Wrong gradients: means of means", "The right ones, with four times the messages", "The right ones, at no cost"],
+    {
+        "The right ones, with four times the messages": (
+            "What was averaged before is the same on all ranks, so averaging it again does not change "
+            "it. Only the sending is for nothing."
+        ),
+        "Wrong gradients": (
+            "A mean of means is wrong where parts weigh differently. Here what was averaged before is "
+            "equal on all ranks, and so is its own mean."
+        ),
+        "The right ones, at no cost": (
+            "The gradients are right. But the hooks send all of them after each micro-batch: 8 messages "
+            "in place of 2."
+        ),
+    },
+    right=0,
 )
 
 # %% tags=["nbval-check-output"]
@@ -613,7 +712,8 @@ for talk_once in (False, True):
 # What was averaged before is the same on all ranks, and its mean is itself: nothing wrong, three quarters of the sending for nothing. (Two
 # buckets, since the first may hold 1 MB only; and a number more for each tensor, a flag with which ranks tell each other whether they used it.)
 # Accumulation is also the cheapest way to more samples for each message. When does one need that?
-#
+
+# %% [markdown]
 # ## When it pays, in numbers
 #
 # A rank holds the whole training state: in the usual mixed precision with Adam 16 bytes a parameter, namely 2 for the weight, 2 for its
@@ -730,7 +830,14 @@ axes.legend();
 #
 # Every rank holds everything: all weights, all gradients, all of the optimizer's state. Twice the GPUs give no room for a larger model.
 # Chapter 06 keeps the idea and shares the state out. Chapters 07 and 09 cut the model itself.
-#
+
+# %% [markdown]
+# ## How well did you predict?
+
+# %% jupyter={"source_hidden": true}
+tally()
+
+# %% [markdown]
 # ## In seven lines
 #
 # - Data parallel: the whole model on every rank, a slice of the batch each. Forward needs no communication.

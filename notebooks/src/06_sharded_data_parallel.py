@@ -26,8 +26,7 @@ from course_lib.cost.memory import training_state
 from course_lib.data import text, text_batch
 from course_lib.memory import MemoryMeter
 from course_lib.models.gpt import GPT
-from course_lib.viz import predict
-from course_lib.viz.memory import memory_bars
+from course_lib.viz import parts, predict, tally
 from course_lib.viz.plots import new_plot
 
 # %% [markdown]
@@ -52,13 +51,6 @@ print(f"of those in the {len(model.blocks)} blocks: {in_blocks:,}")
 # One step of training has three parts: forward, backward, the optimizer's step. A `MemoryMeter` follows every tensor that is alive, and says for what it is
 # there. We ask it after each part, in one process.
 
-# %% jupyter={"source_hidden": true}
-predict(
-    "float32, the optimizer is Adam. How many bytes a parameter are held after the first step, "
-    "without activations?",
-    ["4", "8", "12", "16"],
-)
-
 
 # %%
 def loss_of(model, x, y):
@@ -73,6 +65,31 @@ def table(uses, psi):
         row = zip((8, 11, 11, 13, 9), kinds)
         print(f"{name:19s}" + "".join(f"{size / psi:{width}.2f}" for width, size in row))
 
+
+# %% jupyter={"source_hidden": true}
+predict(
+    "float32, Adam. How many bytes a parameter are held after the first backward, before the step, "
+    "without activations?",
+    {
+        "4": (
+            "Only the weights take 4 bytes. Backward has left a gradient for each of them, 4 bytes more, "
+            "and they wait for the step."
+        ),
+        "8": (
+            "A weight and its gradient are 4 bytes each. Adam's two running means, 8 bytes more, do not "
+            "exist before its first step."
+        ),
+        "12": (
+            "Weights and Adam's state make 12 bytes, which are held between later steps. Before the "
+            "first step there is no state, but there are gradients."
+        ),
+        "16": (
+            "16 bytes are held once Adam has its two running means. It makes them in its first step, and "
+            "not when it is created."
+        ),
+    },
+    right=1,
+)
 
 # %%
 optimizer = torch.optim.Adam(model.parameters())
@@ -114,7 +131,8 @@ table(held, psi)
 #
 # In plain data parallel all $n$ ranks step all parameters, and all come to the same result. That is $n$ times the work and $n$ times the memory, for one
 # answer. *ZeRO* (zero redundancy optimizer) takes that away in three stages, in the order of the list.
-#
+
+# %% [markdown]
 # ## Stage 1: everybody steps a share
 #
 # What stays as it was: each rank computes with all parameters, on its rows of the batch. What changes is what comes after backward. To see that nothing else
@@ -248,16 +266,9 @@ stage1 = try_out("ZeRO-1", zero1)
 # %% [markdown]
 # The same weights, and the state is a quarter: 16 bytes a parameter have become 4 (of these float64 ones). **And what does it cost?** In place of an all-reduce of the
 # gradients there is a reduce-scatter of the gradients and an all-gather of the weights.
-
-# %% jupyter={"source_hidden": true}
-predict(
-    "How many bytes does a rank send, as against plain data parallel?",
-    ["Half as many", "As many", "1.5 times as many", "Twice as many"],
-)
-
-# %% [markdown]
-# The trace knows what each rank handed to each call. What the backend's own collectives put on the wire it cannot see, so there we take what a ring
-# sends (chapter 03). Of $V$ bytes that is $\frac{n-1}{n}V$ for each half of an all-reduce, and twice that for both.
+#
+# To count: the trace knows what each rank handed to each call. What the backend's own collectives put on the wire it cannot see, so there
+# we take what a ring sends (chapter 03).
 
 
 # %%
@@ -283,15 +294,41 @@ def show_sent(name, run, psi=tiny_psi, steps=4, size=8):
     print(f"{'':{len(name)}}  sends {wire / unit:.2f} Ψ = (n-1)/n · {wire / unit / share:.2f} Ψ")
 
 
+# %% jupyter={"source_hidden": true}
+predict(
+    "How many bytes does a rank send with ZeRO-1, compared with plain data parallel?",
+    {
+        "Half as many": (
+            "A reduce-scatter alone does send half as much. But each rank then steps only its share, and "
+            "the all-gather of the weights sends the other half."
+        ),
+        "As many": (
+            "An all-reduce is a reduce-scatter and an all-gather. ZeRO-1 sends the same two halves, with "
+            "the optimizer's step in between."
+        ),
+        "1.5 times as many": (
+            "That counts a whole all-reduce of the gradients, and the all-gather on top. A "
+            "reduce-scatter is enough here, which is half of an all-reduce."
+        ),
+        "Twice as many": (
+            "Two collectives in place of one look like twice the bytes. But each of these two sends only "
+            "half of what an all-reduce sends."
+        ),
+    },
+    right=1,
+)
+
 # %% tags=["nbval-check-output"]
 show_sent("data parallel", plain)
 show_sent("ZeRO-1", stage1)
 
 # %% [markdown]
-# As many. (To an all-gather each rank hands only its own quarter.) For **an all-reduce is a reduce-scatter and an all-gather**. Plain data parallel has both in one call; ZeRO-1 takes them apart and puts the
-# optimizer in between, where each rank has the sum of one share only. People write this volume as $2\Psi$ and leave out the factor $\frac{n-1}{n}$, which is
+# As many, for **an all-reduce is a reduce-scatter and an all-gather**. Of $V$ bytes a ring sends $\frac{n-1}{n}V$ for each of the two. (To an all-gather each
+# rank hands only its own quarter.) Plain data parallel has both in one call; ZeRO-1 takes them apart and puts the optimizer in between, where each rank has the
+# sum of one share only. People write this volume as $2\Psi$ and leave out the factor $\frac{n-1}{n}$, which is
 # nearly 1 when there are many ranks. **On many ranks, in mixed precision, the first stage takes away nearly 12 of the 16 bytes, for nothing.**
-#
+
+# %% [markdown]
 # ## Stage 2: gradients go to their owner
 #
 # Between backward and the step, each rank still holds all gradients, though it steps only its share of them. And backward makes them one after the other: as soon as one is complete it
@@ -496,12 +533,11 @@ methods = {"data parallel": copies, **STAGES}
 measured = {name: launch(train, 4, method, SIZE, 2, torch.float32) for name, method in methods.items()}
 
 # %%
-memory_bars(
-    {
-        name: (busiest(run), training_state(psi, 4, stage))
-        for stage, (name, run) in enumerate(measured.items())
-    }
-);
+both = {}
+for stage, (name, run) in enumerate(measured.items()):
+    both[f"{name}, measured"] = vars(busiest(run))
+    both[f"{name}, by the formula"] = vars(training_state(psi, 4, stage))
+parts(both, unit="B", title="The busiest rank between two steps")
 
 # %% [markdown]
 # The first of each pair is measured, the second is the formula. (In ZeRO-3 we look before `finish_gradient_sync()`: its last message is still under way.)
@@ -520,11 +556,21 @@ launch(train, 1, copies, SIZE, 2, torch.float32, LIMIT)
 # %% jupyter={"source_hidden": true}
 predict(
     "Four ranks with 28 MB each, plain data parallel. Does it train?",
-    [
-        "Yes: there are four times as many MB",
-        "No: it gets further, and stops in the optimizer's step",
-        "No: it stops at the same operation",
-    ],
+    {
+        "Yes": (
+            "Four ranks have four times the memory, but only the batch is shared out. Each rank still "
+            "needs all 16 bytes a parameter, 41.7 MB."
+        ),
+        "No: it stops at the same operation": (
+            "One process stopped there with the activations of 8 windows. A rank has 2 windows here, so "
+            "its forward and backward fit."
+        ),
+        "No: it stops in the optimizer's step": (
+            "The activations are shared out with the batch, so forward and backward fit. Adam's state is "
+            "not shared out, and there is no room for it."
+        ),
+    },
+    right=2,
 )
 
 # %% tags=["raises-exception"]
@@ -548,13 +594,11 @@ axes.legend();
 # A model of 42 MB, trained in 28. What does each method need at its worst moment, activations and all?
 
 # %%
-memory_bars(
-    {
-        name: (busiest(run, "peak"), training_state(psi, 4, stage))
-        for stage, (name, run) in enumerate(measured.items())
-    },
-    limit_bytes=LIMIT,
-);
+both = {}
+for stage, (name, run) in enumerate(measured.items()):
+    both[f"{name}, measured"] = vars(busiest(run, "peak"))
+    both[f"{name}, state by the formula"] = vars(training_state(psi, 4, stage))
+parts(both, unit="B", title="The busiest rank at its worst moment", limit=LIMIT)
 
 # %% [markdown]
 # Two things stick out over the formula, and sharding shrinks neither:
@@ -662,7 +706,14 @@ print(f"PyTorch's fully_shard, same weights as one process, to 1e-10: {distance(
 #
 # Sharded data parallel is still *data* parallel: the weights travel, and every rank computes every layer, whole, for its own samples. When one layer is too large for that, or the batch too small,
 # the computation itself must be cut. That is next: [chapter 07](../README.md#chapters).
-#
+
+# %% [markdown]
+# ## How well did you predict?
+
+# %% jupyter={"source_hidden": true}
+tally()
+
+# %% [markdown]
 # ## In five lines
 #
 # - Weight 2, gradient 2, optimizer 12: 16 bytes a parameter, and data parallel holds all of them on every rank.

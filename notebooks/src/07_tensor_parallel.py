@@ -25,7 +25,7 @@ from course_lib.collectives.autograd import copy_to_group, reduce_from_group
 from course_lib.data import masked_batch, text, text_batch
 from course_lib.models.bert import BERT
 from course_lib.models.gpt import GPT, Attention
-from course_lib.viz import predict, transformer_block
+from course_lib.viz import predict, tally, transformer_block
 from course_lib.viz.plots import new_plot
 
 # %% [markdown]
@@ -51,9 +51,23 @@ y = F.gelu(x @ A) @ B  # (b, s, h): the truth
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "A by rows gives partial sums. Can they be left so, each rank taking the gelu of its own, "
-    "until one all-reduce at the end?",
-    ["Yes, with any function in between", "Yes, with relu and not with gelu", "No, with neither"],
+    "A by rows gives partial sums. Can they be left so, each rank taking the gelu of its own, until one "
+    "all-reduce at the end?",
+    {
+        "Yes, with any function in between": (
+            "A sum can be put off past a product, which is linear. A gelu is not linear: gelu(a) + "
+            "gelu(b) is not gelu(a + b)."
+        ),
+        "Yes, with relu and not with gelu": (
+            "relu is linear on each side of 0, but not across it: relu(2) + relu(-1) is 2, and relu of "
+            "their sum is 1."
+        ),
+        "No, with neither": (
+            "Neither is linear, so the function of a sum is not the sum of the functions. The partial "
+            "sums have to be added up first."
+        ),
+    },
+    right=2,
 )
 
 # %%
@@ -115,8 +129,19 @@ compare(launch(mlp, 4))
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "Without f, which are wrong?",
-    ["∂x, ∂A and ∂B", "∂x and ∂A", "∂x"],
+    "An MLP cut by columns, then by rows, and f left out: which gradients are wrong?",
+    {
+        "∂x": "Each rank has the ∂x that came back through its own columns of A. f would have added them up.",
+        "∂x and ∂A": (
+            "∂A comes from x, which is whole, and from the gradients of the rank's own columns, which "
+            "are complete. Only what flows on to x is a part."
+        ),
+        "∂x, ∂A and ∂B": (
+            "Backward comes to f last, when ∂B and ∂A are already computed. What is missing there harms "
+            "only what comes after it: ∂x."
+        ),
+    },
+    right=0,
 )
 
 # %% tags=["nbval-check-output"]
@@ -201,7 +226,21 @@ launch(lambda: tensor_parallelize(GPT(width=96, num_heads=6)), 4)
 # %% jupyter={"source_hidden": true}
 predict(
     "Four ranks. How many all-reduces does a block need for a step, forward and backward together?",
-    ["2", "4", "12: one for each weight, and each way"],
+    {
+        "2": (
+            "Two are enough forward, one at the end of each half. Backward needs as many, for ∂x at the "
+            "beginning of each half."
+        ),
+        "4": (
+            "A block has two halves, attention and MLP. Each has one g, which sends forward, and one f, "
+            "which sends backward."
+        ),
+        "12": (
+            "Six weights, forward and backward, would be 12. But nothing is sent between column and row "
+            "layer of a half, and q, k, v share one f."
+        ),
+    },
+    right=1,
 )
 
 # %% [markdown]
@@ -244,7 +283,8 @@ for t in (2, 4, 8):
 # $$ 8\,b\,s\,h\,\frac{t-1}{t} \quad\text{numbers sent by each rank.} $$
 #
 # The weights are not in it. They stay where they are; what travels are activations. That is the opposite of chapter 06, where the weights travelled.
-#
+
+# %% [markdown]
 # ## The vocabulary
 #
 # At the two ends of a language model are its largest matrices: the embedding, $V\times h$, and the head, which makes $V$ logits for each token. Of the embedding rank $r$
@@ -296,13 +336,23 @@ print("equal to F.cross_entropy:", torch.allclose(launch(split_loss, 4)[0], F.cr
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "After the row layer y is whole on every rank, and dropout follows. "
-    "Each rank draws its own mask. What happens?",
-    [
-        "Nothing bad: more randomness",
-        "The ranks' x are no longer the same, and all that follows is wrong",
-        "The all-reduce of the next layer repairs it",
-    ],
+    "After the row layer y is whole on every rank, and dropout follows. Each rank draws its own mask. "
+    "What happens?",
+    {
+        "Nothing bad": (
+            "Dropout is meant to be random, but x is one tensor, held by all ranks. With a mask for each "
+            "they hold several, and add up parts of different ones."
+        ),
+        "The all-reduce of the next layer repairs it": (
+            "It makes the next y equal on all ranks, but that y is a sum of parts made from different x. "
+            "And each x itself stays as it is."
+        ),
+        "The ranks' x part ways, and the results are wrong": (
+            "What is whole has to be the same everywhere. With other masks each rank multiplies its "
+            "slice of the weights by another x."
+        ),
+    },
+    right=2,
 )
 
 
@@ -325,7 +375,8 @@ for name, seed in {"one seed": lambda rank: 1, "a seed for each rank": lambda ra
 # numbers, which no single process would do. So neither line is right, and one needs two random generators: one with the same seed on all ranks, for what is whole, and one with
 # its own on each, for what is cut. Megatron-LM keeps such a pair and switches between them. The models here have no dropout, so that a run can be compared to the last digit. The same goes for the weights' *first* values: with one seed and without care, every
 # rank would start with the same slice. Ours takes slices of one whole matrix.
-#
+
+# %% [markdown]
 # ## BERT, on four ranks
 #
 # The source's example. BERT reads text with some of it blanked out, and fills it in (Devlin et al. 2018). Ours reads bytes of Python's standard library. `tensor_parallelize` takes a plain model and puts a parallel layer in each
@@ -538,7 +589,14 @@ print("the same losses, to 1e-10:", max(abs(a - b) for a, b in zip(theirs, one[0
 # - **Inside a node.** Beyond it the links are too slow. For more ranks there are data parallel, and chapters 09 and 11.
 # - **Not everything is cut.** Norms, sums, dropout, and all activations between the blocks are whole on every rank, in memory and in time. Chapter 08 cuts those too.
 # - **Two stops a block in forward**, which nothing hides, since the next product waits for them; and two in backward, partly hidden.
-#
+
+# %% [markdown]
+# ## How well did you predict?
+
+# %% jupyter={"source_hidden": true}
+tally()
+
+# %% [markdown]
 # ## In six lines
 #
 # - Column, then row: whatever lies between must work on each part by itself, as a gelu and a head do.

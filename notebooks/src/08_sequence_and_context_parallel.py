@@ -32,19 +32,13 @@ from course_lib.memory import MemoryMeter, saved_for_backward
 from course_lib.models.gpt import GPT
 from course_lib.parallel.tensor_model import tensor_parallelize
 from course_lib.parallel.vocabulary import vocab_parallel_cross_entropy
-from course_lib.viz import predict, transformer_block
+from course_lib.viz import predict, tally, transformer_block
 from course_lib.viz.plots import new_plot
 
 # %% [markdown]
 # ## What is left
 #
 # Take one block of a tensor parallel GPT, and count what its forward keeps for backward, on each rank, in units of one $x$: $b\cdot s\cdot h$ numbers.
-
-# %% jupyter={"source_hidden": true}
-predict(
-    "One rank keeps 16 x. Eight ranks share the block. How much does each of them keep?",
-    ["2 x: an eighth", "5.5 x", "16 x: activations are not split"],
-)
 
 # %%
 b, s, h = 2, 64, 128
@@ -59,6 +53,26 @@ def kept_by_a_block(mode):
     return [shape for shape, _, _ in kept], sum(size for _, _, size in kept) / (4 * b * s * h)
 
 
+# %% jupyter={"source_hidden": true}
+predict(
+    "One rank keeps 16 x. Eight ranks share the block. How much does each of them keep?",
+    {
+        "2 x": (
+            "An eighth would be right if everything were cut. The inputs and outputs of the two norms "
+            "are not: each rank has these 4 x in full."
+        ),
+        "5.5 x": (
+            "The inputs and outputs of both norms, 4 x, are whole on every rank. The other 12 x are cut: "
+            "4 + 12/8 = 5.5."
+        ),
+        "16 x": (
+            "Tensor parallel splits weights, so activations may seem to stay whole. But each rank has "
+            "only its own heads and MLP columns: 12 of the 16 x are cut."
+        ),
+    },
+    right=1,
+)
+
 # %% tags=["nbval-check-output"]
 for t in (1, 2, 4, 8):
     shapes, total = launch(kept_by_a_block, t, {})[0]
@@ -72,7 +86,8 @@ for shape in dict.fromkeys(shapes):
 # $sbh\,(10 + \frac{24}{t} + 5\frac{as}{ht})$ bytes for a block in 16 bits. Our 4 tensors of 2 bytes are 8 of the 10; two dropout masks of 1 byte are the rest. (The last term are attention's scores, of $a$ heads, which ours does not keep.) The 10 is what we are after.
 #
 # And not only memory: all ranks compute the same norms and the same sums, $t$ times the work for one answer. That is what was wrong with data parallel's optimizer in chapter 06.
-#
+
+# %% [markdown]
 # ## An all-reduce in two halves
 #
 # A norm works on each token by itself. So do the sum with the residual, and dropout. **They could be cut along the sequence**: each rank does $s/t$ of the tokens. But a norm stands between $g$, an all-reduce, before it, and
@@ -133,7 +148,25 @@ def compare(run):
 # %% jupyter={"source_hidden": true}
 predict(
     "With sequence parallel: which of y, ∂x and ∂γ is not that of one process?",
-    ["All are right", "y", "∂x", "∂γ"],
+    {
+        "y": (
+            "Each rank norms only its own tokens, but a norm treats each token by itself, and the "
+            "reduce-scatter adds up the parts of all ranks."
+        ),
+        "∂x": (
+            "∂x is cut along the sequence, but it is complete: the backward of the all-gather is a "
+            "reduce-scatter, which adds up what all ranks found for a token."
+        ),
+        "∂γ": (
+            "γ is whole on every rank and multiplies only the rank's own tokens. So each rank has the "
+            "gradient of those, and nobody adds them up."
+        ),
+        "All are right": (
+            "The two operators add up what they send, and γ need not be sent forward. But then each rank "
+            "has its gradient from its own tokens alone."
+        ),
+    },
+    right=2,
 )
 
 # %% tags=["nbval-check-output"]
@@ -181,7 +214,8 @@ for mend in (True, False):
 
 # %% [markdown]
 # Such a bug is found by comparing *weights* between the ranks; no loss shows it early.
-#
+
+# %% [markdown]
 # ## The whole block, again
 #
 # Switch *sequence parallel* on and off, and watch the collectives, the bytes, and the shapes outside of the column and row pairs:
@@ -351,9 +385,23 @@ replace(run.trace, events=both[0] + both[1])
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "Four ranks with a quarter of the text each, in order. Pairs that the mask hides are skipped. "
-    "Who computes most?",
-    ["All the same", "Rank 0", "Rank 3"],
+    "Four ranks with a quarter of the text each, in order. Pairs that the mask hides are skipped. Who "
+    "computes most?",
+    {
+        "Rank 0": (
+            "All ranks look at rank 0's keys, but the rank that has the queries computes. Rank 0's "
+            "queries are the first, and see few keys."
+        ),
+        "Rank 3": (
+            "Its queries are the last of the text and see nearly all keys: of 64 tokens 904 pairs, "
+            "against 136 on rank 0."
+        ),
+        "All the same": (
+            "All have as many tokens, but not as many pairs: a token looks at all before it, so a late "
+            "one computes more than an early one."
+        ),
+    },
+    right=1,
 )
 
 
@@ -400,7 +448,8 @@ for balanced in (False, True):
 
 # %% [markdown]
 # With two ranks the pairs are as 1 to 3 in order, and as 1 to 1 in zig-zag; the longer of the two makes the step. (Not all of a step is pairs, so that the gain is less than a third.)
-#
+
+# %% [markdown]
 # ### Memory
 #
 # What does attention hold at its worst, forward and backward, in one process and in a ring? Plain attention writes down all $s^2$ scores of each head.
@@ -535,7 +584,14 @@ for c in (2, 4, 16, 64):
 # - Context parallel leaves the weights whole. It is used *with* tensor parallel (inside a node), sharding, and pipelines: chapter 11.
 # - With too few tokens a rank, the ring waits.
 # - $s^2$ is still computed. Memory is linear in the text, work is not.
-#
+
+# %% [markdown]
+# ## How well did you predict?
+
+# %% jupyter={"source_hidden": true}
+tally()
+
+# %% [markdown]
 # ## In six lines
 #
 # - Tensor parallel leaves norms, sums and dropout whole. An all-reduce is a reduce-scatter and an all-gather: put them in between, on $s/t$ tokens. The same bytes.

@@ -25,7 +25,7 @@ from course_lib import Link, launch
 from course_lib.data import text_batch
 from course_lib.memory import MemoryMeter
 from course_lib.models.gpt import GPT
-from course_lib.viz import pipeline, predict
+from course_lib.viz import pipeline, predict, tally
 
 # %% [markdown]
 # ## The relay
@@ -96,9 +96,23 @@ def emulated(schedule, costs, samples=16):
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "One device takes 1.2 s for a batch, forward and backward. "
-    "Two devices, each with half of the layers?",
-    ["0.6 s", "1.2 s", "0.9 s"],
+    "One device takes 1.2 s for a batch, forward and backward. How long do two devices take, each with "
+    "half of the layers?",
+    {
+        "0.6 s": (
+            "Half of the work each would be half of the time, if both worked at once. But rank 1 has no "
+            "input until rank 0 is done."
+        ),
+        "0.9 s": (
+            "With two devices some gain seems sure. But it needs a time when both compute, and the batch "
+            "is with one of them at a time."
+        ),
+        "1.2 s": (
+            "Each device does half of the work, but one after the other: while one computes, the other "
+            "has nothing to compute on."
+        ),
+    },
+    right=2,
 )
 
 # %%
@@ -109,7 +123,8 @@ run.trace
 
 # %% [markdown]
 # **One of the two always waits.** While rank 0 computes, rank 1 has nothing to compute on, and the other way round. With $p$ ranks each works for a $p$-th of the time. The source shows this relay, and stops here.
-#
+
+# %% [markdown]
 # ## Micro-batches
 #
 # Rank 1 waits for *all* of the batch. But the samples do not need each other: cut the batch into $m$ micro-batches, and hand on the first as soon as it is done. Then rank 0 does the second one while rank 1 does the first.
@@ -190,10 +205,28 @@ for schedule_of in (gpipe, one_f_one_b, zb_h1, zb_v):
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "GPipe, p = 4, and 16 micro-batches in place of 4, of the same size. "
-    "What becomes of the activations that rank 0 holds?",
-    ["They stay as they are", "They double", "They are four times as many"],
+    "GPipe, p = 4, and 16 micro-batches in place of 4, of the same size. What becomes of the activations "
+    "that rank 0 holds?",
+    {
+        "They stay as they are": (
+            "It would be so if each micro-batch went forward and backward before the next one. GPipe "
+            "does all forwards first, and holds them all."
+        ),
+        "They double": (
+            "What is held would grow more slowly than their number if some were finished early. In GPipe "
+            "none is: all 16 forwards come before the first backward."
+        ),
+        "They are four times as many": (
+            "GPipe does all forwards before the first backward, so rank 0 holds the activations of all "
+            "micro-batches at once: 16 in place of 4."
+        ),
+    },
+    right=2,
 )
+
+# %% tags=["nbval-check-output"]
+for m in (4, 16):
+    print(f"m = {m:2d}: rank 0 holds {simulate(gpipe(4, m)).peak_activations[0]} micro-batches' activations")
 
 # %% [markdown]
 # Four times: rank 0 holds those of all 16, since forward of the last is done before backward of the first begins. (The paper recomputes them, for that reason.) What for? Backward of micro-batch 0 could start as soon as it has come through the last rank. Then its activations are free. A rank that has warmed up does **one forward, one backward**, in turn:
@@ -203,8 +236,22 @@ print(one_f_one_b(p=2, m=4))
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "What does 1F1B do to the bubble?",
-    ["It is smaller", "It is the same", "It is larger: forward has to wait for backward"],
+    "What does 1F1B do to the bubble of GPipe, when messages take no time?",
+    {
+        "It is smaller": (
+            "1F1B saves memory, which is easily taken for time. The last rank still waits for p - 1 "
+            "forwards at the start, and p - 1 backwards at the end."
+        ),
+        "It is the same": (
+            "The first micro-batch still has to come to the last rank, and the last one back to the "
+            "first. Only the order of the work in between differs."
+        ),
+        "It is larger": (
+            "A forward has to wait for a backward, but meanwhile the rank does one that GPipe does "
+            "later. It is larger only when messages take time."
+        ),
+    },
+    right=1,
 )
 
 # %% tags=["nbval-check-output"]
@@ -236,7 +283,8 @@ for make in (gpipe, one_f_one_b):
 
 # %% [markdown]
 # (With other things, messages and gradients on their way, so it is not quite 4 to 1 on rank 0. The last rank also has logits: of every micro-batch in GPipe, of one in 1F1B.)
-#
+
+# %% [markdown]
 # ## Less bubble without more micro-batches
 #
 # The bubble is $p-1$ times what a micro-batch takes on a *stage*. Make stages smaller: give each rank $v$ thin slices of the model in place of one thick one, ranks in turn: with $p = 2$, $v = 2$, rank 0 has stages 0 and 2, rank 1 has 1 and 3. The way through all ranks is $v$ times shorter now. This is **interleaved 1F1B**
@@ -386,7 +434,14 @@ print(f"the same gradients, to 1e-12: {away < 1e-12}")
 # - The bubble needs many micro-batches, and many micro-batches need a large batch.
 # - A single layer that does not fit on a rank is not helped.
 # - All ranks wait for the slowest stage, and for each other.
-#
+
+# %% [markdown]
+# ## How well did you predict?
+
+# %% jupyter={"source_hidden": true}
+tally()
+
+# %% [markdown]
 # ## In six lines
 #
 # - Layers on different ranks, and nothing else, is a relay: one works, the others wait.

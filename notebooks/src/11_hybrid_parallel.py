@@ -31,7 +31,7 @@ from course_lib.layout import Layout, nodes_of
 from course_lib.links import Cluster
 from course_lib.models.gpt import GPT
 from course_lib.parallel.hybrid import HybridParallel
-from course_lib.viz import mesh_explorer, predict, traffic
+from course_lib.viz import mesh_explorer, predict, tally, traffic
 from course_lib.viz.plots import COLORS, new_plot
 
 # %% [markdown]
@@ -63,9 +63,25 @@ for rank in range(cube.world_size):
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "Gradients are averaged over ranks that hold the same weights. "
-    "With whom does rank 5 average?",
-    ["with rank 4", "with rank 7", "with rank 1", "with all others"],
+    "Gradients are averaged over ranks that hold the same weights. With whom does rank 5 average?",
+    {
+        "with rank 4": (
+            "Rank 4 is the other half of rank 5's tensor-parallel group: the same stage and copy, but "
+            "the other slice, and so other weights."
+        ),
+        "with rank 7": (
+            "Ranks 5 and 7 have the same stage and the same slice, and differ in the copy alone. So they "
+            "hold the same weights."
+        ),
+        "with rank 1": (
+            "Rank 1 has the same copy and slice, but the other stage: its weights are those of other layers."
+        ),
+        "with all others": (
+            "In plain data parallel every rank holds all weights. Here they are cut by layers and by "
+            "slices, and only two ranks hold the same."
+        ),
+    },
+    right=1,
 )
 
 # %% [markdown]
@@ -113,7 +129,31 @@ for axis in ("tp", "dp", "pp"):
     print(axis, group[0], "to", group[-1], "by", large.stride(axis), "on nodes:", len(nodes))
 
 # %% [markdown]
-# A tensor-parallel group is one node. The other two never have two ranks in the same node. Who sits where? Here is every rank, a block for each node. **Click one**, or walk from rank to rank with the keys:
+# A tensor-parallel group is one node. The other two never have two ranks in the same node.
+
+# %% jupyter={"source_hidden": true}
+predict(
+    "A stage has 2 layers, a copy 512 micro-batches, a rank 2 billion weights. Which of rank 1234's three "
+    "groups sends most bytes in one step?",
+    {
+        "dp": (
+            "2 billion gradients make the largest messages, but they go once a step. Activations go for "
+            "every layer and every micro-batch."
+        ),
+        "tp": (
+            "Activations are all-reduced several times for each of 2 layers and 512 micro-batches: 1.2 "
+            "TB, against 13 GB along pp and 7 GB along dp."
+        ),
+        "pp": (
+            "512 micro-batches cross the border of a stage, each way. But that is one activation for a "
+            "whole stage, where tp sends several for each layer."
+        ),
+    },
+    right=1,
+)
+
+# %% [markdown]
+# Who sits where, and who sends what? Here is every rank, a block for each node, and what the chosen one sends. **Click one**, or walk from rank to rank with the keys:
 
 # %%
 mesh_explorer(large, ranks_per_node=8, rank=1234)
@@ -125,7 +165,8 @@ mesh_explorer(large, ranks_per_node=8, rank=1234)
 # - Keep the rank, and turn the order round, from `pp · dp · cp · tp` to `cp · tp · dp · pp`. Which group is now at home in a node? What becomes of the last column?
 # - Nodes of 4 in place of 8. Nodes of 72, as the newest machines have them.
 # - 60 stages. Why does it refuse?
-#
+
+# %% [markdown]
 # ## Is that GPT-3?
 #
 # The source calls its example GPT-3. Try it:
@@ -162,18 +203,8 @@ print(f"{layers} layers = 64 · {layers // 64} + {layers % 64} = 16 · {layers /
 A100 = SYSTEMS["A100"]
 print(A100)
 
-# %% jupyter={"source_hidden": true}
-predict(
-    "Of rank 1234's three groups, which sends most in one step?",
-    [
-        "tp: activations of every layer",
-        "dp: the gradients of 2 billion weights",
-        "pp: 512 micro-batches, each way",
-    ],
-)
-
 # %% [markdown]
-# The formulas are those of chapters 05, 07 and 09, each for one rank and one step; $\Psi$ is the number of parameters that the rank holds, and everything is in numbers of 2 bytes:
+# The explorer has shown who sends most: tp. Its formulas are those of chapters 05, 07 and 09, each for one rank and one step; $\Psi$ is the number of parameters that the rank holds, and everything is in numbers of 2 bytes:
 #
 # $$ \underbrace{m\,\tfrac{l}{p}\cdot 8bsh\tfrac{t-1}{t}}_{\text{tensor}} \qquad
 # \underbrace{2\Psi\tfrac{d-1}{d}}_{\text{data}} \qquad \underbrace{m\cdot 2\tfrac{bsh}{t}}_{\text{pipeline}} $$
@@ -250,7 +281,21 @@ def train(layout, steps=3, **options):
 # %% jupyter={"source_hidden": true}
 predict(
     "AdamW, gradients clipped, three steps. How close will 8 ranks come to one process?",
-    ["to a few percent", "to 5 digits", "to 15 digits, or so"],
+    {
+        "to 15 digits, or so": (
+            "Every cut is exact: the same sums, added up in another order. In float64 that changes the "
+            "last of some 16 digits."
+        ),
+        "to 5 digits": (
+            "That is about what float32 would leave of its 7 digits. This run is in float64, which has "
+            "some 16."
+        ),
+        "to a few percent": (
+            "Ranks that only approximate the gradient would be that far off. No cut approximates: "
+            "gradients and their norm are those of the whole batch and model."
+        ),
+    },
+    right=0,
 )
 
 # %%
@@ -363,8 +408,22 @@ def squares(layout):
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "Add up the squares of all ranks with one all-reduce, and take the root. Is it the norm?",
-    ["Yes", "No: too large", "No: too small"],
+    "Add up the squares of all ranks with one all-reduce, and take the root. Is it the norm of the gradient?",
+    {
+        "Yes": (
+            "It would be if each value lay on one rank alone. But copies have the same gradients, and "
+            "slices have norms and biases in common."
+        ),
+        "No: too large": (
+            "Each value lies on two or four of the eight ranks, copies or slices, and its square is "
+            "counted as often: 7.124 in place of 3.609."
+        ),
+        "No: too small": (
+            "Each rank has only a part, but no value is missing: each lies on at least two of the eight "
+            "ranks, and is counted as often."
+        ),
+    },
+    right=1,
 )
 
 # %%
@@ -397,7 +456,8 @@ print("as clipping found it:", abs(total**0.5 - run[0][1]) < 1e-12)
 
 # %% [markdown]
 # One all-reduce of one number, over all ranks. (With ZeRO along dp, copies have different parts, and the $d$ goes away.) Did you see how it could go wrong in silence? A norm that is too large clips too much; training is a little slower, and nobody knows why. Compare with one process, with clipping on.
-#
+
+# %% [markdown]
 # ## Seated badly
 #
 # Now the order of the axes, measured. Two emulated nodes of four ranks: a fast link inside, a slow one between. The mesh has three axes of two, so *exactly one of them has to cross*. We can choose which:
@@ -408,16 +468,6 @@ for outer in ("pp", "dp", "tp"):
     seats = replace(cube, order=order)
     crossing = [axis for axis in order if len(nodes_of(seats.group(0, axis), 4)) > 1]
     print(f"{outer} outermost: from node to node goes {crossing}")
-
-# %% jupyter={"source_hidden": true}
-predict(
-    "Which axis across the slow link costs most?",
-    [
-        "pp: every micro-batch has to cross",
-        "dp: it has the largest messages",
-        "tp: it has the most messages",
-    ],
-)
 
 
 # %%
@@ -431,6 +481,26 @@ def step_seconds(layout):
     return min(times[1:])
 
 
+# %% jupyter={"source_hidden": true}
+predict(
+    "Which axis across the slow link costs most?",
+    {
+        "pp": (
+            "Every micro-batch has to cross, but that is four messages each way, and some of them travel "
+            "while other micro-batches are computed."
+        ),
+        "dp": (
+            "It has the largest message, but only one all-reduce a step. The latency of the slow link is "
+            "paid for one, where tp pays it for 36."
+        ),
+        "tp": (
+            "It has the most messages: 9 all-reduces for each of 4 micro-batches. Computing waits for "
+            "each, and each pays the latency of the slow link."
+        ),
+    },
+    right=2,
+)
+
 # %%
 slow = Link(latency_s=0.01, bandwidth_gb_s=0.02)
 machine = Cluster(ranks_per_node=4, inside=Link(latency_s=1e-5, bandwidth_gb_s=10), across=slow)
@@ -441,7 +511,8 @@ for outer in ("pp", "dp", "tp"):
 
 # %% [markdown]
 # The same eight ranks, the same bytes, the same losses. Along tp there are $4\cdot\frac lp + 1 = 9$ all-reduces for each of 4 micro-batches, and computing waits for each of them: each pays $2(t-1)$ times the latency of the slow link. Along dp it is one all-reduce (so few as here they travel once a step), along pp four messages each way, which partly hide behind each other. Small messages make it worse still than the bytes had said: here it is the latency that counts.
-#
+
+# %% [markdown]
 # ## What to choose
 #
 # For the sizes of the mesh Narayanan et al. give two rules (section 3), and their third is that of chapter 09, about the size of a micro-batch:
@@ -473,7 +544,14 @@ for pp, dp in ((64, 6), (32, 12), (16, 24), (8, 48)):
 # - **Equal shares.** Every axis has to divide something: heads, layers, the batch. A mesh for 3,000 GPUs would be another one.
 # - **More axes.** Context parallel is the fourth: its ranks share weights as copies do, and so gradients are averaged over dp and cp together. Experts (Lepikhin et al. 2020) are spread over ranks that are copies for everything else.
 # - The cost model here counts links and bytes, not cables. Two groups that share a switch may be in each other's way.
-#
+
+# %% [markdown]
+# ## How well did you predict?
+
+# %% jupyter={"source_hidden": true}
+tally()
+
+# %% [markdown]
 # ## In six lines
 #
 # - Three cuts do not get in each other's way: a rank has a stage, a copy and a slice. Groups are the rows of the mesh.

@@ -37,7 +37,7 @@ from course_lib.cost.shapes import Transformer
 from course_lib.cost.step_time import layer_time
 from course_lib.data import text_batch
 from course_lib.models.gpt import GPT
-from course_lib.viz import planner_explorer, predict
+from course_lib.viz import planner_explorer, predict, tally
 from course_lib.viz.plots import new_plot
 
 # %% [markdown]
@@ -68,7 +68,21 @@ for plan in [*plans, Plan(16, 8, 8, 1536)]:
 # %% jupyter={"source_hidden": true}
 predict(
     "GPT-3 on 1,024 GPUs: how many (p, d, t) cut the model, the nodes and a batch of 1,536?",
-    ["1 or 2", "About 25", "About 250"],
+    {
+        "1 or 2": (
+            "The rules look strict, but sizes here are full of powers of two: six values of p and four "
+            "of t keep them nearly always."
+        ),
+        "About 25": (
+            "p must divide 96 and 1,024, so it is one of six; t is one of four. Of these 24 pairs 23 "
+            "leave a d that divides the batch."
+        ),
+        "About 250": (
+            "1,024 GPUs suggest many. But p can only be one of six numbers, and t one of four. Large "
+            "numbers come with the other choices of a plan."
+        ),
+    },
+    right=1,
 )
 
 # %% tags=["nbval-check-output"]
@@ -104,14 +118,33 @@ everything
 # has more than 64 of the 80 GB: the rest is for what nobody counts, libraries' buffers and an allocator's gaps. (By this count the largest published run below takes 58 GB; and one of 66 GB did not fit, which is why its authors recompute: Narayanan et al. 2021, section 5.6.)
 #
 # How does it look at so many in so little time? Memory is a sum of two parts, state and activations, and most candidates share both with others. It grows with the micro-batch, so when the most thrifty candidate of a layout does not fit, larger micro-batches need not be looked at. And time is only worked out for what fits.
-#
+
+# %% [markdown]
 # ## Does it matter?
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "All of these train the same model on the same GPUs, and all fit. "
-    "How many times slower is the slowest than the fastest?",
-    ["1.3 times", "3 times", "10 times", "100 times"],
+    "3,956 candidates train the same model on the same GPUs, and all fit. How many times as long does the "
+    "slowest take as the fastest?",
+    {
+        "About 1.3 times": (
+            "All do the same arithmetic, but they wait and recompute very differently: half of them take "
+            "at least 1.6 times as long as the fastest."
+        ),
+        "About 3 times": (
+            "Half of them take 1.6 times as long or less. But a bubble has no such limit: with 32 stages "
+            "and 3 micro-batches it is ten times the work."
+        ),
+        "About 15 times": (
+            "14 times. The slowest has 32 stages and only 3 micro-batches, so that its bubble is (32 - "
+            "1)/3, ten times the work."
+        ),
+        "About 100 times": (
+            "What costs most here is the bubble. With the most stages, 32, and only 3 micro-batches it "
+            "is ten times the work, not a hundred times."
+        ),
+    },
+    right=2,
 )
 
 # %% tags=["nbval-check-output"]
@@ -193,11 +226,6 @@ planner_explorer(everything)
 # - **that year**: with all that the software of its year had,
 # - **today**: with everything above.
 
-# %% jupyter={"source_hidden": true}
-predict(
-    "By how much is the worst of the thirteen slower than the best that is alike?",
-    ["Under 1 %", "Under 10 %", "Up to a half", "More than twice"],
-)
 
 # %%
 @cache
@@ -212,6 +240,30 @@ def slower(run, tools):
     published = weigh(run.model, run.plan, a100, SOFTWARE[run.paper])
     return published.total_s / searched(run, tools).best.total_s - 1
 
+
+# %% jupyter={"source_hidden": true}
+predict(
+    "By how much is the worst of the thirteen published plans slower than the best that is alike?",
+    {
+        "Under 1 %": (
+            "Seven of the thirteen are that close. In most of the others half as many slices, with fewer "
+            "messages, would have gained a few percent."
+        ),
+        "1 to 10 %": (
+            "7.6 %, for 174.6B on 384 GPUs. Its authors chose well, and around the best there are many "
+            "layouts that take nearly as long."
+        ),
+        "10 to 50 %": (
+            "Some are so far from the best of that year, as they recompute everything or do not "
+            "interleave. Alike means that the best does as they do."
+        ),
+        "More than 50 %": (
+            "Against the tools of today, many are. But later software brought that, not a better layout: "
+            "with the same tools it is 7.6 %."
+        ),
+    },
+    right=1,
+)
 
 # %% tags=["nbval-check-output"]
 year = dict(zip(SOFTWARE, (MEGATRON_2021, MEGATRON_2022)))
@@ -296,13 +348,6 @@ for batch in (32, 128, 512, 2048):
 #
 # So each rule holds where it comes from. Now let them choose by themselves, for the paper's nine runs: the smallest $p \cdot t$ that fits, tensor parallel first; all else, micro-batch, schedule and so on, as good as can be.
 
-# %% jupyter={"source_hidden": true}
-predict(
-    "The rules choose p, d and t; the search chooses freely. "
-    "What do the rules lose, at most, over the nine runs?",
-    ["Nothing", "A few percent", "A few percent with the paper's tools, more with later ones"],
-)
-
 
 # %%
 def by_the_rules(found):
@@ -310,6 +355,31 @@ def by_the_rules(found):
     least = min(c.plan.pp * c.plan.tp for c in allowed)
     return next(c for c in allowed if c.plan.pp * c.plan.tp == least)
 
+
+# %% jupyter={"source_hidden": true}
+predict(
+    "The rules choose p, d and t; the search chooses freely. What do the rules lose, at most, over the "
+    "nine runs: with the paper's tools, and with those of 2022?",
+    {
+        "Nothing, with either": (
+            "Each rule held where it was tried, on one model. For 174.6B they take t = 8 where t = 4 "
+            "would be faster, even with the paper's tools."
+        ),
+        "About 6 % with both": (
+            "That is so with the paper's tools. Those of 2022 often save full recomputation, but not at "
+            "the smallest p · t, which the rules insist on."
+        ),
+        "About 6 %, then about 26 %": (
+            "The smallest p · t that fits may need full recomputation. With the paper's tools every plan "
+            "pays for that; in 2022 one with a larger p · t does not."
+        ),
+        "About 26 %, then about 6 %": (
+            "Better tools might seem to forgive more. But they add choices that the rules know nothing "
+            "of: to recompute less, with a larger p · t."
+        ),
+    },
+    right=2,
+)
 
 # %% tags=["nbval-check-output"]
 full = replace(MEGATRON_2021, recompute=("full",))
@@ -320,8 +390,9 @@ for name, tools in kinds.items():
     print(f"{name:36s}", *(f"{x:6.1%}" for x in lost))
 
 # %% [markdown]
-# In their own world the rules lose at most 6 %, without any search. Later they are not, and the reason is plain: "just large enough to fit" leaves open at what price. It takes the smallest $p \cdot t$, and pays with full recomputation, where a little more of $p$ would do without. And with ZeRO 3 nearly everything fits, so that the rule says nothing any more. **A rule of thumb is a search that somebody made once, with the tools of that year.**
-#
+# In their own world the rules lose at most 6 %, without any search. With later tools they lose up to a quarter, and the reason is plain: "just large enough to fit" leaves open at what price. It takes the smallest $p \cdot t$, and pays with full recomputation, where a larger $p \cdot t$ would do without. And with ZeRO 3 nearly everything fits, so that the rule says nothing any more. **A rule of thumb is a search that somebody made once, with the tools of that year.**
+
+# %% [markdown]
 # ## What a planner does not know
 #
 # It is as good as its model of time. One thing in it is known to be too kind. ZeRO 3 gathers weights ahead of their use, in ours over a network that is never crowded. Narayanan et al. 2021 (table 2) measured ZeRO 3 without model parallelism, in the DeepSpeed of that year:
@@ -529,12 +600,6 @@ def in_turns(strategies):
     return losses, {name: statistics.median(times[2:]) for name, times in seconds.items()}
 
 
-# %% jupyter={"source_hidden": true}
-predict(
-    "Which of PyTorch's four takes the most lines, and which sends the fewest bytes?",
-    ["FSDP2; DDP", "Pipelining; DTensor", "Pipelining, both", "DTensor; DDP"],
-)
-
 # %%
 pairs = {
     "data parallel": (ddp, our_data_parallel),
@@ -545,6 +610,30 @@ pairs = {
 strategies = [make for pair in pairs.values() for make in pair]
 truth = launch(in_turns, 1, [lambda: trainer(gpt())])[0][0]["<lambda>"]
 run = launch(in_turns, 2, strategies, backend="gloo")
+
+# %% jupyter={"source_hidden": true}
+predict(
+    "Which of PyTorch's four takes the most lines, and which sends the fewest bytes?",
+    {
+        "FSDP2; DDP": (
+            "FSDP2 takes 4 lines, since it need only be told what is gathered together. DDP takes 1, but "
+            "sends every gradient: 3.73 MB, and a pipeline 0.52."
+        ),
+        "Pipelining; DTensor": (
+            "Pipelining does take the most lines. DTensor sends the most: activations are added up in "
+            "every layer, 7.35 MB a step."
+        ),
+        "Pipelining, both": (
+            "It takes over the step, which is 12 lines. And it sends only the activations at one border "
+            "and their gradients, 0.52 MB."
+        ),
+        "DTensor; DDP": (
+            "DTensor comes close, with 11 lines for how each layer is cut. But DDP sends every gradient: "
+            "3.73 MB, and a pipeline 0.52."
+        ),
+    },
+    right=2,
+)
 
 
 # %%
@@ -596,7 +685,14 @@ for make in strategies:
 # - Times are predictions, good to some percent for what resembles published runs, and untested elsewhere.
 # - One model, one cluster of equal nodes, one batch. Experts (chapter 10) and long sequences (chapter 08) are further axes.
 # - A search finds the best of what it is told about. The largest gains above came from new tools, not from better choices.
-#
+
+# %% [markdown]
+# ## How well did you predict?
+
+# %% jupyter={"source_hidden": true}
+tally()
+
+# %% [markdown]
 # ## In six lines
 #
 # - $p \cdot d \cdot t = n$; $p$ divides the layers, $t$ the heads and a node, $d \cdot b$ the batch; and it must fit.

@@ -28,7 +28,7 @@ import torch
 import torch.distributed as dist
 
 from course_lib import Cluster, Link, launch
-from course_lib.viz import predict, sharding
+from course_lib.viz import predict, sharding, tally
 from course_lib.viz.plots import new_plot
 
 # %% [markdown]
@@ -147,9 +147,22 @@ inside, across = [[0, 1], [2, 3]], [[0, 2], [1, 3]]
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "Tensor parallel sends 16 × 20 kB, data parallel 1 × 400 kB. "
-    "Which of them should stay inside a node?",
-    ["Tensor parallel", "Data parallel: it has more bytes", "It makes no difference"],
+    "Tensor parallel sends 16 × 20 kB, data parallel 1 × 400 kB. Which of them should stay inside a node?",
+    {
+        "Tensor parallel": (
+            "Its 16 messages go one after the other, and each pays the latency of its link. The one "
+            "message of data parallel pays it once."
+        ),
+        "Data parallel": (
+            "It has more bytes, 400 kB against 320. But each message also pays the latency of its link, "
+            "and tensor parallel has 16 of them."
+        ),
+        "It makes no difference": (
+            "The bytes are nearly equal, 320 and 400 kB, but not the number of messages: each of them "
+            "pays the latency of its link."
+        ),
+    },
+    right=0,
 )
 
 # %% [markdown]
@@ -166,7 +179,8 @@ for name, run in ways.items():
 
 # %% [markdown]
 # Many messages in the critical path stay inside; few large ones, which can hide behind the computing, go across. So ranks are numbered with tensor parallel *innermost*, which puts its ranks side by side on a node, then data parallel, then the pipeline ([chapter 09](09_pipeline_parallel.ipynb)). The price of the wrong order is no error: only a slow job.
-#
+
+# %% [markdown]
 # ### NCCL
 #
 # With a GPU for each rank, `"gloo"` becomes `"nccl"`, NVIDIA's library, which sends from GPU to GPU, over NVLink inside a node and InfiniBand or Ethernet between nodes. `launch` chooses it by itself. The calls are the same; this is not:
@@ -213,9 +227,23 @@ def leg(layout, zero, folder, stop):
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "Four ranks, then three, then two; the optimizer is AdamW. "
-    "How close will the curve be to that of one process?",
-    ["To the last digits", "To about 1 %: it rounds otherwise", "Close, with jumps"],
+    "Four ranks, then three, then two; the optimizer is AdamW. How close will the curve be to that of one "
+    "process?",
+    {
+        "To about 1 %": (
+            "Each layout does add up in another order and round otherwise. In float64 that changes the "
+            "last digits, and 24 steps do not make 1 % of that."
+        ),
+        "To the last digits": (
+            "The checkpoint has weights, optimizer state and step, whatever the layout, and the step "
+            "gives the batch. So only the order of additions differs."
+        ),
+        "Close, with jumps": (
+            "The curve would jump if AdamW's moments or the place in the data were lost. The checkpoint "
+            "has the moments, and the step gives the batch."
+        ),
+    },
+    right=1,
 )
 
 # %%
@@ -264,7 +292,8 @@ for reader, (a, b) in enumerate(wanted):
 # - It writes to another name and **renames** when all is there. A job that dies while it saves leaves the old checkpoint whole.
 # - It saves the optimizer and the step. A run resumed without them goes on, a little worse.
 # - What several ranks hold, one of them writes.
-#
+
+# %% [markdown]
 # ## How often?
 #
 # Llama 3 was trained on 16,384 GPUs. In 54 days 419 interruptions were unexpected (Grattafiori et al. 2024, section 3.3.4). Each takes back all since the last checkpoint.
@@ -281,13 +310,6 @@ print(f"each GPU: one in {gpus * mtbf / 3600 / 24 / 365:.1f} years")
 # %% tags=["nbval-check-output"]
 save = gpus * 4e9 / 2e12  # at most
 print(f"a checkpoint takes {save:.0f} s")
-
-# %% jupyter={"source_hidden": true}
-predict(
-    "Saving takes 33 s, a failure comes every 3 hours. "
-    "How often should the job save, to lose the least time?",
-    ["Every minute", "Every quarter of an hour", "Every hour and a half"],
-)
 
 # %% [markdown]
 # Play it: a month of work, failures at random, exponentially distributed. Saved often, it spends its time saving; seldom, it does things twice.
@@ -306,6 +328,27 @@ def lost(interval, save, mtbf, work=30 * 24 * 3600, seed=0):
             now, failure = failure, failure + draw.expovariate(1 / mtbf)
     return now / done - 1
 
+
+# %% jupyter={"source_hidden": true}
+predict(
+    "Saving takes 33 s, a failure comes every 3 hours. How often should the job save, to lose the least "
+    "time?",
+    {
+        "Every minute": (
+            "A failure then costs little, but saving takes 33 s for each 60 s of work: more than half as "
+            "much time again."
+        ),
+        "Every quarter of an hour": (
+            "Saving 33 s in 14 minutes costs 4 %, and a failure in 3 hours takes back 7 minutes, again 4 "
+            "%. With both equal, the sum is least."
+        ),
+        "Every hour and a half": (
+            "Saving then costs next to nothing, but a failure takes back 45 minutes on average, and one "
+            "comes every 3 hours: about a quarter of the time."
+        ),
+    },
+    right=1,
+)
 
 # %%
 minutes = [1, 2, 4, 7, 10, 14, 20, 30, 45, 60, 90, 120]
@@ -334,7 +377,8 @@ for n in (1024, 131_072):
 
 # %% [markdown]
 # Plus, for each failure, the time until somebody notices and all ranks are running again. What is lost grows with $\sqrt{n}$, so larger jobs save faster: into the memory of a neighbour first, and to the disk while training goes on.
-#
+
+# %% [markdown]
 # ## Kill a rank
 #
 # Now it happens. Rank 2 of 4 gets the signal that the system sends when a machine has run out of memory. The job saves every 4 steps, and rank 2 dies after ten.
@@ -358,8 +402,22 @@ def fragile(layout, folder, stop, dies=()):
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "What do the other three see?",
-    ["A message that rank 2 was killed", "A broken connection", "Nothing: they go on with three"],
+    "Rank 2 of four is killed in the middle of training. What do the other three see?",
+    {
+        "Nothing: they go on with three": (
+            "They would have to know that it is gone. A collective waits for all ranks of its group, and "
+            "with one missing it is never complete."
+        ),
+        "A message that rank 2 was killed": (
+            "You see such a message: it comes from the launcher, which watches the processes. The ranks "
+            "only have connections to each other."
+        ),
+        "A broken connection": (
+            "Nobody tells them. The system closes the connections of a process that ends, and the next "
+            "collective that needs rank 2 fails."
+        ),
+    },
+    right=2,
 )
 
 # %% tags=["raises-exception"]
@@ -382,7 +440,8 @@ print(f"largest difference from one process: {away:.1e}")
 # ```sh
 # torchrun --standalone --nproc-per-node=2 --max-restarts=1 -m course_lib.train --dp 2 --checkpoint runs/a --every 20 --resume
 # ```
-#
+
+# %% [markdown]
 # ## A museum of faults
 #
 # A killed rank is a loud fault. The bad ones are quiet. Each of these was found in a real project, or one much like it; the last column leads there. The library has them all in [one file](../course_lib/museum.py): a small training job in which exactly one thing can be wrong.
@@ -412,13 +471,28 @@ axes.set_xticks(range(0, 20, 5));
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "One of the five is right. Which?",
-    ["The highest", "The lowest", "It cannot be said from this"],
+    "Five runs of one job, and only one is right. Which of the curves is it?",
+    {
+        "The lowest": (
+            "It falls fastest because gradients are added and not divided, as with a larger learning "
+            "rate. A loss that falls faster is no proof."
+        ),
+        "It cannot be said from this": (
+            "All five fall, and a curve has no line for what it should have been. Tensors, calls and one "
+            "process to compare with can tell."
+        ),
+        "The highest": (
+            "The highest is a fault, too. A fault can slow training down or speed it up, so the place of "
+            "a curve among others tells nothing."
+        ),
+    },
+    right=1,
 )
 
 # %% [markdown]
 # All five fall, and the lowest is a bug again (a sum of gradients is a larger learning rate, chapter 05). The curve of a loss has no line for what it should have been. So ask questions that have one right answer.
-#
+
+# %% [markdown]
 # ### Do the ranks hold the same?
 #
 # Ranks that hold copies of one tensor must hold the same bits: they start from the same and add the same. `copies` gives each rank a letter for each tensor; equal letters are equal bits. First the healthy run:
@@ -462,9 +536,23 @@ last_step(runs[""])
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "In “other order” one copy averages its bias before its norm, the other copy the norm first. "
-    "What happens?",
-    ["It hangs", "An error: the names differ", "Nothing: each gets the other's gradient"],
+    "In “other order” one copy averages its bias before its norm, the other copy the norm first. What "
+    "will `copies` and `difference` show?",
+    {
+        "Copies that are equal, and no call missing": (
+            "Both copies do average both tensors. But a collective has no name: the bias of one meets "
+            "the norm of the other, and the copies step differently."
+        ),
+        "Copies that differ, and calls missing": (
+            "Tensors that drift apart often come from a missing call, as in “norms drift”. Here both "
+            "make the same calls, of the same sizes, in another order."
+        ),
+        "Copies that differ, and no call missing": (
+            "A collective has no name: the first call of one copy meets the first of the other. The "
+            "sizes agree, so bias and norm are mixed up."
+        ),
+    },
+    right=2,
 )
 
 # %%
@@ -474,7 +562,8 @@ difference(last_step(runs["other order"]), last_step(runs[""]))
 # %% [markdown]
 # A collective has no name. The second call of one rank meets the second call of the other, and if the sizes agree, they are added up. Here the norm of one copy got the bias of the other: two tensors of *one shape* have drifted *between the copies*, and no call is missing. That is its signature. Sets and dictionaries that were filled in another order do this;
 # with unequal sizes it would have stopped. (`launch` reports it where the two calls stand on different lines. Here both come from one line in a loop.)
-#
+
+# %% [markdown]
 # ### Is the gradient as large as it should be?
 #
 # Some faults hit all ranks alike. Then all hold the same, and it is wrong. The norm of the gradient in the first step, before weights have parted, should be that of one process:
@@ -542,7 +631,14 @@ crash.cleanup()
 # - A machine that computes *wrong numbers*, without an error, is in none of these tables. Large runs meet some ("silent data corruption", six in those 54 days). Steps repeated on another machine find it.
 # - One slow GPU slows all of them down, in every step; nothing is broken. A trace shows who waits for whom.
 # - Going on with fewer copies changes the batch, unless each takes more rows.
-#
+
+# %% [markdown]
+# ## How well did you predict?
+
+# %% jupyter={"source_hidden": true}
+tally()
+
+# %% [markdown]
 # ## In six lines
 #
 # - The function stays as it is. torchrun starts it on each node and tells each process who it is; they meet at a store.

@@ -1,45 +1,67 @@
-"""A widget alone on an empty page, with no Jupyter and no kernel behind it; and what is seen of it."""
+"""A picture alone on an empty page, with no Jupyter: its kernel is this very process; and what is seen of it."""
 
+import base64
 import json
 
-import anywidget
+from course_lib.viz.widget import Picture
 
-# A model as anywidget gives it, with a kernel that is gone: telling it anything raises.
-MOUNT = """async ({source, css, state}) => {
-  const module = await import(URL.createObjectURL(new Blob([source], {type: 'text/javascript'})));
-  const listeners = [];
+# A model as anywidget gives it. What the reader chooses goes to `ask_python`, whose answer is the widget's new state.
+MOUNT = """async ({state, block, alive}) => {
+  const bytes = Uint8Array.from(atob(block), (c) => c.charCodeAt(0));
+  const listeners = new Map();
+  const all = {...state, _block: bytes};
+  const fire = (name) => (listeners.get(`change:${name}`) ?? []).forEach((listener) => listener());
   const model = {
-    get: (name) => state[name],
-    set: (name, value) => { state[name] = value; listeners.forEach((listener) => listener()); },
-    on: (events, listener) => listeners.push(listener),
+    get: (name) => all[name],
+    set: (name, value) => { all[name] = value; fire(name); },
+    on: (events, listener) => events.split(' ').forEach((e) => listeners.set(e, [...(listeners.get(e) ?? []), listener])),
     off: () => {},
-    save_changes: () => { throw new Error('the kernel is gone'); },
+    save_changes: async () => {
+      if (!alive) throw new Error('the kernel is gone');
+      const answer = await window.ask_python(all.choices, all.width);
+      for (const [name, value] of Object.entries(answer)) if (JSON.stringify(all[name]) !== JSON.stringify(value)) model.set(name, value);
+    },
   };
-  document.head.append(Object.assign(document.createElement('style'), {textContent: css}));
+  const source = URL.createObjectURL(new Blob([state._esm], {type: 'text/javascript'}));
+  const module = await import(source);
   document.body.innerHTML = '<div id="widget"></div>';
-  window.widget = {model, state, module};
-  module.default.render({model, el: document.querySelector('#widget')});
+  window.widget = {model, state: all};
+  await module.default.render({model, el: document.querySelector('#widget')});
 }"""
 
-# What is seen of a picture: every visible rect and text with its class, place and content.
-SEEN = """(svg) => [...svg.querySelectorAll('rect, text')]
-  .filter((node) => !node.closest('[display=none]'))
-  .map((node) => [
-    node.tagName,
-    `${node.parentNode.getAttribute('class')} ${node.getAttribute('class')}`.replaceAll(/ (faded|shown)/g, ''),
-    ...['x', 'y', 'width', 'height'].map((name) => Math.round(10 * node.getAttribute(name)) / 10),
-    node.textContent,
-  ])"""
 
-
-def mount(page, widget):
-    """The widget on an otherwise empty page, in the state that it is in. On the page it is `widget.model` and `widget.module`."""
-    names = set(widget.traits(sync=True)) - set(anywidget.AnyWidget.class_traits(sync=True))
-    state = {name: getattr(widget, name) for name in names if not name.startswith("_")}
+def mount(page, widget: Picture, alive: bool = True):
+    """The picture on an otherwise empty page, as it is now. alive: whether its kernel answers. `page.widget` is the Picture."""
+    if not hasattr(page, "widget"):
+        page.expose_function("ask_python", lambda choices, width: _answer(page.widget, choices, width))
+    page.widget = widget
     page.goto("about:blank")
-    sources = {"source": str(widget._esm), "css": str(widget._css)}
-    page.evaluate(MOUNT, {**sources, "state": json.loads(json.dumps(state))})
+    names = ("_esm", "_picture", "_controls", "_ground", "_scene", "choices", "width")
+    state = {name: getattr(widget, name) for name in names}
+    block = base64.b64encode(widget._block).decode()
+    page.evaluate(MOUNT, {"state": json.loads(json.dumps(state)), "block": block, "alive": alive})
+    settle(page)
     return page.locator("#widget")
+
+
+def _answer(widget, choices, width):
+    if choices != widget.choices:
+        widget.choices = choices
+    if width != widget.width:
+        widget.width = width
+    return {"_ground": widget._ground, "_scene": widget._scene}
+
+
+def settle(page):
+    """Waits until what was chosen is painted."""
+    page.wait_for_function("!document.querySelector('#widget').picture?.waits")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def choose(page, **changes):
+    """What a click or a control does, without finding it first; returns when it is painted."""
+    page.evaluate("changes => document.querySelector('#widget').picture.choose(changes)", changes)
+    settle(page)
 
 
 def control(widget, label):
@@ -47,19 +69,14 @@ def control(widget, label):
     return widget.locator(".controls").get_by_label(label, exact=True)
 
 
-def state(page):
-    """What the reader has chosen, of a widget that keeps it in one dict."""
-    return page.evaluate("widget.state.state")
+def said(widget):
+    """What the read-out says."""
+    return widget.locator(".say").inner_text()
 
 
-def close(got, want):
-    """Equal but for the last digit of a coordinate: Python writes two decimals."""
-    return len(got) == len(want) and all(
-        a[:2] == b[:2]
-        and a[6] == b[6]
-        and all(abs(p - q) < 0.15 for p, q in zip(a[2:6], b[2:6], strict=True))
-        for a, b in zip(got, want, strict=True)
-    )
+def texts(widget):
+    """All texts in the panels."""
+    return widget.locator(".stage text").all_text_contents()
 
 
 def luminance(color):

@@ -1,0 +1,71 @@
+"""Plots: shown as an image that follows the page's theme, also in a notebook that nobody has trusted."""
+
+import re
+import subprocess
+import sys
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+import pytest
+
+from course_lib.viz.palette import COLORS
+from course_lib.viz.plots import html, new_plot, plt, slim
+
+
+@pytest.fixture
+def axes():
+    axes = new_plot("step", "loss", "a title", log=True)
+    axes.plot([1, 2], [1, 10], label="one")
+    axes.axhline(3, color="gray")
+    axes.legend()
+    yield axes
+    plt.close(axes.figure)
+
+
+def drawn(figure):
+    return unquote(re.search(r'src="data:image/svg\+xml,([^"]+)"', html(figure))[1])
+
+
+def test_a_plot_has_both_themes_and_no_colour_of_its_own(axes):
+    svg = drawn(axes.figure)
+    ElementTree.fromstring(svg)
+    style, rest = svg.split("</style>", 1)
+    assert "prefers-color-scheme:dark" in style
+    for word in ("quiet", "line-0", "edge", "paper"):
+        light, dark = COLORS[word]
+        assert f"--{word}:{light}" in style and f"--{word}:{dark}" in style and f"var(--{word})" in rest
+    assert not re.findall(r"#[0-9a-f]{6}", rest), "every colour is a word"
+
+
+def test_a_plot_says_what_it_shows_and_is_the_same_each_time(axes):
+    assert html(axes.figure).startswith('<img alt="Plot: a title; loss over step; one"')
+    assert html(axes.figure) == html(axes.figure)
+
+
+def test_a_notebook_gets_the_image_and_not_what_jupyterlab_hides():
+    program = """
+from IPython.testing.globalipapp import start_ipython
+shell = start_ipython()
+shell.display_formatter.active_types = shell.display_formatter.format_types
+from course_lib.viz.plots import new_plot
+data, _ = shell.display_formatter.format(new_plot("x", "y").figure)
+print(sorted(data), data["text/html"][:9])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "['text/html', 'text/plain'] <img alt="
+
+
+def test_a_plot_is_slim_and_looks_the_same():
+    svg = """<?xml version="1.0"?>
+<!DOCTYPE svg PUBLIC "x">
+<svg width="541.19952pt"><metadata>
+ <date/></metadata>
+ <path d="M 1.23456 2
+L 3.999 4"/> <text>a 0.125 b</text>
+ <image href="data:image/png;base64,
+1.23456
+"/></svg>"""
+    assert slim(svg) == (
+        '<svg width="541.19pt"><path d="M 1.23 2 L 3.99 4"/><text>a 0.12 b</text>'
+        '<image href="data:image/png;base64,\n1.23456\n"/></svg>'
+    )
