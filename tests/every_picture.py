@@ -1,14 +1,20 @@
 """One of every picture that the course has, at the size that lessons open with."""
 
+import torch
+
 from course_lib import viz
 from course_lib.cost.hardware import GPUS, SYSTEMS
 from course_lib.cost.planner import search
 from course_lib.cost.shapes import MODELS
+from course_lib.cost.step_time import StepTime
+from course_lib.diagnosis import copies
 from course_lib.layout import Layout, Replicate, Shard
 from course_lib.schedules import gpipe, one_f_one_b, parse
+from course_lib.viz.show import show
 from tests.traces import data_parallel, ring
 
 MODEL = {"transformer.h.11.mlp.c_proj.weight": (768, 3072), "wte.weight": (50257, 768), "b": (64,)}
+STEP = StepTime(25.0, 3.16, 0.13, 2.0, 0.0, 0.02)
 PICTURES = {
     "sharding": lambda: viz.sharding((4, 5), 2, name="x"),
     "sharding of 8": lambda: viz.sharding((12, 4), 8, Replicate()),
@@ -37,5 +43,7 @@ PICTURES = {
     "mesh": lambda: viz.mesh_explorer(rank=1234),
     "memory": lambda: viz.memory_estimator("GPT-3 175B", "A100"),
     "roofline": lambda: viz.roofline("A100", beside="V100", mine=GPUS["V100"].roofline),
+    "parts": lambda: viz.parts({"predicted": vars(STEP), "measured": {"a step": 32.0}}, title="A step"),
+    "copies": lambda: show(copies([{"w": torch.ones(3)}, {"w": torch.zeros(3)}])),
     "planner": lambda: viz.planner_explorer(search(MODELS["GPT-3 175B"], SYSTEMS["A100"], 1024, 1536)),
 }

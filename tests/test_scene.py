@@ -307,9 +307,19 @@ def test_a_page_without_a_kernel_has_all_that_frames_need():
     blocks = dict(re.findall(r'data-course-block="(\w+)">([^<]+)</script>', html))
     assert set(blocks) == {frames, name}
     assert json.loads(gzip.decompress(base64.b64decode(blocks[frames])))["scenes"]
-    assert "export function hydrate" in gzip.decompress(base64.b64decode(blocks[name])).decode()
+    assert "export async function hydrate" in gzip.decompress(base64.b64decode(blocks[name])).decode()
     still = picture(numbers, [Number("n", 1, 9)], {"n": 3}).html()
     assert "data-course-block" not in still and "<img" in still
+
+
+def test_a_page_without_a_kernel_may_have_fewer_options_and_always_the_chosen_one():
+    sizes = Choice("n", range(1, 9), still=(1, 2))
+    shown = picture(lambda n: Scene(f"{n}"), [sizes], {"n": 5}, name="t", frames=True)
+    frames = re.search(r'data-frames="(\w+)"', shown.html())[1]
+    block = re.search(rf'data-course-block="{frames}">([^<]+)<', shown.html())[1]
+    page = json.loads(gzip.decompress(base64.b64decode(block)))
+    assert [scene["title"] for scene in page["scenes"]] == ["1", "2", "5"]
+    assert page["controls"][0]["values"] == [1, 2, 5] and len(block_of(shown)["scenes"]) == 8
 
 
 def test_the_same_picture_is_the_same_in_another_process():

@@ -15,7 +15,7 @@ from course_lib.authoring.markers import AuthoringError
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 CELL_FILE = re.compile(r"[^\s\"'(<]*ipykernel_\d+[/\\]\d+\.py")
-BLOCK = re.compile(r'<script type="text/plain" data-course-block="(\w+)">[^<]*</script>')
+SCRIPT = re.compile(r"<script[^>]*>[^<]*</script>")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]{6,}")
 
@@ -72,15 +72,15 @@ def clean(notebook: nbformat.NotebookNode, root: Path) -> nbformat.NotebookNode:
     seen: set[str] = set()
 
     def once(found: re.Match) -> str:
-        first = found[1] not in seen
-        seen.add(found[1])
+        first = found[0] not in seen
+        seen.add(found[0])
         return found[0] if first else ""
 
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             _clean_output(output, root)
             if "text/html" in output.get("data", {}):
-                output.data["text/html"] = BLOCK.sub(once, output.data["text/html"])
+                output.data["text/html"] = SCRIPT.sub(once, output.data["text/html"])
         if cell.metadata.get("jupyter", {}).get("outputs_hidden") and cell.get("outputs"):
             # JupyterLab writes the first line of a folded cell's first output beside it: let that be an empty one
             cell.outputs.insert(0, nbformat.v4.new_output("display_data"))
@@ -106,7 +106,7 @@ def _clean_output(output, root: Path) -> None:
     data.pop(WIDGET, None)
     for mime, value in data.items():
         if mime.startswith("text/") and isinstance(value, str):
-            parts = re.split(f"({BLOCK.pattern.replace('(', '(?:')})", value)  # base64 is left as it is
+            parts = re.split(f"({SCRIPT.pattern})", value)  # base64 is left as it is
             data[mime] = "".join(part if i % 2 else clean_text(part, root) for i, part in enumerate(parts))
 
 

@@ -1,6 +1,5 @@
 """What training costs, in numbers: pure Python on frozen values, no process group and, but for `machine`, no tensor.
 
-numbers.py        numbers as text: amounts, counts, bytes
 shapes.py         models as shapes: parameters and FLOPs of transformers and of ResNet-50
 hardware.py       GPUs, nodes and networks as data; the roofline
 operations.py     the operations of a layer: FLOPs and bytes of each, for any number of tokens
@@ -8,6 +7,7 @@ machine.py        the roofline of the machine at hand, measured
 plan.py           how a model is to be trained: cut how, in what pieces, with what recomputation
 memory.py         bytes on a GPU: the states by ZeRO stage, and the activations
 communication.py  bytes and seconds of collectives, on one link or inside and across nodes
+block.py          one block on its tensor parallel ranks: what each holds, computes and sends
 traffic.py        what a rank sends in each of its groups in one step
 mesh.py           a mesh on its nodes: the groups of a rank, what it sends in each, what it holds
 kernels.py        seconds of one kernel

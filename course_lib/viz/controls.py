@@ -1,7 +1,7 @@
 """What a reader can change in a picture. A control knows its values, and how it is called; a page makes it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from course_lib.viz.scene import Value
@@ -11,7 +11,8 @@ from course_lib.viz.scene import Value
 class Choice:
     """One of several values. options: values, or value -> what is written.  look: "list", "buttons", "radio" or "slider".
 
-    empty: a value that stands for nothing chosen yet, and cannot be chosen again.
+    empty: a value that stands for nothing chosen yet, and cannot be chosen again.  still: the options that a page has which no
+    kernel runs, beside the one that is chosen, to keep it small; by default all.
     """
 
     name: str
@@ -20,11 +21,22 @@ class Choice:
     look: str = "list"
     group: str = ""
     empty: Value | None = None
+    still: Sequence[Value] | None = None
 
     @property
     def values(self) -> tuple[Value, ...]:
         """All that it can be."""
         return (*([] if self.empty is None else [self.empty]), *self.options)
+
+    @property
+    def labels(self) -> dict[Value, str]:
+        """What is written of each option."""
+        return dict(self.options) if isinstance(self.options, Mapping) else {v: str(v) for v in self.options}
+
+    def in_a_page(self, chosen: Value) -> "Choice":
+        """The same with the options that it has without a kernel."""
+        there = self.options if self.still is None else (*self.still, chosen)
+        return replace(self, options={v: words for v, words in self.labels.items() if v in there})
 
     def check(self, value: Any) -> None:
         """Raise ValueError, with what there is, for another value."""

@@ -5,7 +5,6 @@ import gzip
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
 from html import escape
 from itertools import product
@@ -60,26 +59,22 @@ def encoded(scene: Scene | str, pool: Pool, with_ground: bool = True) -> dict[st
     frames = [
         {"marks": pool.add(f.marks), "say": f.say, "name": f.name, "passing": f.passing} for f in scene.frames
     ]
-    rest = {"title": scene.title, "notes": scene.notes, "say": scene.say, "alt": str(scene), "panels": panels}
+    rest = {"title": scene.title, "notes": scene.notes, "say": scene.say, "panels": panels}
     some = {"frames": frames, "seconds": scene.seconds if frames else 0, "keys": scene.keys, "off": scene.off}
-    some |= {"wires": scene.wires, "zoom": scene.zoom}
+    some |= {"wires": scene.wires, "zoom": scene.zoom, "alt": scene.alt}
     after = {} if scene.after is None else {"after": scene.after}
     return rest | after | {name: value for name, value in some.items() if value}
 
 
 def all_scenes(build: Build, controls: Sequence[Control]) -> dict[str, Any]:
-    """The scene of every set of choices, in the order in which the last control changes fastest."""
+    """The controls, and the scene of every set of choices, in the order in which the last control changes fastest."""
     options = []
     for control in controls:
         if not isinstance(control, Choice | Switch | Button):
             raise TypeError(f"{control.name} has too many values for frames: ask the kernel (frames=False).")
         if not isinstance(control, Button):
-            options.append(
-                [
-                    (control.name, v)
-                    for v in (control.values if isinstance(control, Choice) else (False, True))
-                ]
-            )
+            values = control.values if isinstance(control, Choice) else (False, True)
+            options.append([(control.name, value) for value in values])
     sets = list(product(*options))
     if len(sets) > MAX_FRAMES:
         raise ValueError(
@@ -91,17 +86,15 @@ def all_scenes(build: Build, controls: Sequence[Control]) -> dict[str, Any]:
             scenes.append(encoded(build(**dict(chosen)), pool))
         except ValueError as rule:
             scenes.append({"rule": str(rule)})
-    return {"scenes": scenes, "pool": pool.columns()}
+    return {"controls": [plain(c) for c in controls], "scenes": scenes, "pool": pool.columns()}
 
 
 def plain(control: Control) -> dict[str, Any]:
     """A control as the page makes it."""
-    found = asdict(control) | {"kind": type(control).__name__.lower()}
+    found = {name: value for name, value in vars(control).items() if name != "still"}
+    found["kind"] = type(control).__name__.lower()
     if isinstance(control, Choice):
-        labels = (
-            control.options if isinstance(control.options, Mapping) else {v: str(v) for v in control.options}
-        )
-        found |= {"options": [[value, words] for value, words in labels.items()], "values": control.values}
+        found |= {"options": list(control.labels.items()), "values": control.values}
     return found | {"label": _label(control)}
 
 
@@ -110,12 +103,9 @@ def _label(control: Control) -> str:
 
 
 def figure(
-    name: str, scene: Scene | str, controls: Iterable[Control], about: Mapping[str, Any], block: bytes
+    name: str, scene: Scene | str, controls: Iterable[Control], choices: Mapping[str, Any], block: bytes
 ) -> str:
-    """A still picture, or the rule in its place, with what becomes live; and with a block of frames all that makes it live.
-
-    about: "controls" as the page makes them, and "choices", what is chosen.
-    """
+    """A still picture, or the rule in its place, with what becomes live; and with a block of frames all that makes it live."""
     shown = still(scene) if isinstance(scene, Scene) else f"<p>{escape(scene)}</p>"
     if caption := hint(scene, controls):
         shown += f'<figcaption style="font-size:12px;opacity:.75">{escape(caption)}</figcaption>'
@@ -127,7 +117,7 @@ def figure(
         f'<script type="text/plain" data-course-block="{key}">{base64_of(value)}</script>'
         for key, value in blocks.items()
     )
-    data = f'data-frames="{frames}" data-about="{escape(as_json(about), quote=True)}"'
+    data = f'data-frames="{frames}" data-choices="{escape(as_json(choices), quote=True)}"'
     return (
         f'<figure style="margin:0" data-picture="{name}" {data}>{shown}</figure>{"".join(scripts)}'
         f'<script type="module">{LOAD}(await load("{code}")).hydrate()</script>'
@@ -137,7 +127,7 @@ def figure(
 def still(scene: Scene) -> str:
     """A scene where nothing is live: an image, or, if nothing is drawn, its words."""
     if scene.panels:
-        return image(svg(scene), str(scene))
+        return image(svg(scene, alone=False), str(scene))
     lines = str(scene).splitlines()
     return f"<p><b>{escape(lines[0])}</b><br>{'<br>'.join(map(escape, lines[1:]))}</p>"
 

@@ -3,6 +3,7 @@
 import io
 import re
 from contextlib import suppress
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -14,6 +15,7 @@ from course_lib.viz.svg import image
 
 COLORS = tuple(WORDS[f"line-{place}"][0] for place in range(6))  # told apart by eyes of every kind
 _INK, _EDGE = WORDS["quiet"][0], WORDS["edge"][0]
+SVG = "{http://www.w3.org/2000/svg}"
 
 _STYLE = {
     "figure.figsize": (7.4, 3.4),
@@ -101,12 +103,31 @@ def themed(drawn: str) -> str:
 
 
 def slim(drawn: str) -> str:
-    """A plot that looks the same in half the bytes: no metadata, no line ends, coordinates to a hundredth of a point."""
-    drawn = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
-    picture = re.compile(r'"data:[^"]*"')  # an image inside the plot stays as it is
-    kept = picture.findall(drawn)
-    drawn = re.sub(r"(\d\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", picture.sub("\0", drawn)))
-    return re.sub("\0", lambda _: kept.pop(0), drawn.replace("> <", "><")).strip()
+    """A plot that looks the same in less than half the bytes: styles as classes, no metadata, places to a tenth of a point."""
+    ElementTree.register_namespace("", SVG[1:-1])
+    root, used, classes = ElementTree.fromstring(drawn), set(re.findall(r"#(\w+)", drawn)), {}
+    for parent in reversed(list(root.iter())):  # children before their parents
+        kept: list[ElementTree.Element] = []
+        for node in parent:
+            node.tail, has = None, node.attrib
+            if has.get("id") not in used:
+                has.pop("id", None)
+            if has.get("transform", "").startswith("rotate(-0"):
+                del has["transform"]
+            if href := has.pop("{http://www.w3.org/1999/xlink}href", None):
+                has["href"] = href
+            if style := re.sub(r"([:;,]) ", r"\1", has.pop("style", "")):
+                has["class"] = classes.setdefault(style, f"s{len(classes)}")
+            for name in {"d", "x", "y"} & has.keys():
+                short = re.sub(r"(\d\.\d)\d+", r"\1", has[name]).replace(".0 ", " ")
+                has[name] = re.sub(r"\s*([A-Za-z])\s*", r"\1", short)
+            if node.tag not in (f"{SVG}metadata", f"{SVG}style"):
+                kept += list(node) if node.tag in (f"{SVG}g", f"{SVG}defs") and not has else [node]
+        parent[:], parent.text = kept, (parent.text or "").strip() or None
+    style = ElementTree.Element(f"{SVG}style")
+    style.text = "*{stroke-linejoin:round}" + "".join(f".{name}{{{rule}}}" for rule, name in classes.items())
+    root.insert(0, style)
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def _prepare() -> None:

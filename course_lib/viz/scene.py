@@ -29,7 +29,7 @@ class Mark(NamedTuple):
     key: what keeps its key is moved, not made anew.  of: groups that it belongs to.
     tip: what the read-out says when it is pointed at.  lights: keys and groups that light up with it; by default `of`.
     sets: what a click chooses, (("rank", 12),).  focus: the group of marks that the arrow keys walk over, "" for none.
-    came: in an animation, where a new mark comes from.
+    came: in an animation, how far from here a new mark starts.
     """
 
     shape: str
@@ -75,11 +75,8 @@ def arrow(
 ) -> Mark:
     """An arrow; bend: how far its middle is off the straight line, to the left of its way."""
     dx, dy = x2 - x1, y2 - y1
-    long = hypot(dx, dy) or 1.0
-    mx, my = (
-        dx / 2 + 2 * bend * dy / long,
-        dy / 2 - 2 * bend * dx / long,
-    )  # the point that a curve is drawn towards
+    off = 2 * bend / (hypot(dx, dy) or 1.0)
+    mx, my = dx / 2 + off * dy, dy / 2 - off * dx  # the point that a curve is drawn towards
     ex, ey = (dx - mx, dy - my) if bend else (dx, dy)
     size = 5 / (hypot(ex, ey) or 1.0)
     ends = [(dx - size * (ex + s * 0.6 * ey), dy - size * (ey - s * 0.6 * ex)) for s in (1, -1)]
@@ -123,11 +120,8 @@ def text_width(words: str, kind: str = "") -> float:
 
 def num(value: float) -> str:
     """A coordinate as it is written: at most one decimal."""
-    return (
-        f"{value:.1f}".removesuffix(".0").replace("-0", "0")
-        if abs(value) < 0.05
-        else f"{value:.1f}".removesuffix(".0")
-    )
+    said = f"{value:.1f}".removesuffix(".0")
+    return "0" if said == "-0" else said
 
 
 def wrapped(sentence: str, room: float, kind: str = "") -> list[str]:
@@ -198,5 +192,5 @@ class Scene:
     after: str | None = None
 
     def __str__(self) -> str:
-        said = [f"  {frame.name}: {frame.say}" if frame.name else "" for frame in self.frames]
+        said = [f"  {frame.say}" if frame.name else "" for frame in self.frames]
         return self.alt or "\n".join(filter(None, [self.title, *self.notes, *said]))

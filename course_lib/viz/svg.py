@@ -4,50 +4,51 @@ import re
 from collections.abc import Iterable
 from html import escape
 from itertools import groupby
-from urllib.parse import quote
 
 from course_lib.viz.palette import FONT, css
 from course_lib.viz.scene import Frame, Mark, Panel, Scene, num, wrapped
 
 MARGIN, GAP, ROOM = 20, 16, 760  # around everything; between panels; how wide panels side by side may be
-_IN_URL = (
-    " ='/:;,()[]*!.-+&|@$?~{}"  # may stand as it is in a quoted data: URL; base64 would be a third longer
-)
 
 
-def svg(scene: Scene) -> str:
-    """Title, notes and panels on a card; of an animation every named frame, side by side."""
+def svg(scene: Scene, alone: bool = True) -> str:
+    """Title, notes and panels on a card; of an animation up to four named frames, side by side. alone: with its words for who cannot see it."""
     notes = [line for note in scene.notes for line in wrapped(note, ROOM, "quiet")]
     drawn = _drawn(scene)
     kinds = {word for _, panel in drawn for mark in panel.marks for word in mark.kind.split()}
-    body, y = [f'<text x="{MARGIN}" y="34" class="title">{_said(scene.title)}</text>'], 34.0
+    body, y = [f'<text x="{MARGIN}" y="34" class="t title">{_said(scene.title)}</text>'], 34.0
     for note in notes:
         y += 19
-        body.append(f'<text x="{MARGIN}" y="{num(y)}" class="quiet">{_said(note)}</text>')
+        body.append(f'<text x="{MARGIN}" y="{num(y)}" class="t quiet">{_said(note)}</text>')
     y += 18
     for row in _rows(drawn):
         x, named = float(MARGIN), any(name for name, _, _ in row)
         y += 16 * named
         for name, panel, scale in row:
             if name:
-                body.append(f'<text x="{num(x)}" y="{num(y - 4)}" class="strong">{_said(name)}</text>')
+                body.append(f'<text x="{num(x)}" y="{num(y - 4)}" class="t strong">{_said(name)}</text>')
             place = f"translate({num(x)} {num(y)})" + (f" scale({scale:.3g})" if scale != 1 else "")
             body.append(f'<g transform="{place}">{"".join(_shapes(panel.marks))}</g>')
             x += panel.w * scale + GAP
         y += max(panel.h * scale for _, panel, scale in row) + GAP
     width, height = ROOM + 2 * MARGIN, y + (4 if scene.panels else 0)
-    style = f"svg{{font-family:{FONT}}}{css(kinds | {'quiet', 'title', 'card', 'strong'})}"
+    rules = css(kinds | {"quiet", "title", "card", "strong"}).replace(
+        "text{", ".t{"
+    )  # the class of a group of texts
+    style = f"svg{{font-family:{FONT}}}{rules}"
+    words = f"<title>{_said(scene.title)}</title><desc>{_said(str(scene))}</desc>" if alone else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {num(height)}" width="{width}" height="{num(height)}" '
-        f'role="img"><title>{_said(scene.title)}</title><desc>{_said(str(scene))}</desc>'
-        f'<style>{style}</style><rect x=".5" y=".5" width="{width - 1}" height="{num(height - 1)}" rx="8" class="card"/>'
+        f'role="img">{words}<style>{style}</style><rect x=".5" y=".5" width="{width - 1}" height="{num(height - 1)}" rx="8" class="card"/>'
         f"{''.join(body)}</svg>"
     )
 
 
 def image(drawn: str, alt: str) -> str:
     """An SVG as an <img>: JupyterLab shows it in a notebook that it does not trust yet, where it strips inline SVG."""
-    url = quote(re.sub(r'="([^"\']*)"', r"='\1'", drawn), safe=_IN_URL)
+    url = re.sub(r'="([^"\']*)"', r"='\1'", drawn)
+    for odd in '%#"&\n':  # all that may not stand in a quoted address; base64 would be a third longer
+        url = url.replace(odd, f"%{ord(odd):02X}")
     alt = escape(alt.replace("\n", "; "), quote=True)
     return f'<img alt="{alt}" style="max-width:100%;height:auto" src="data:image/svg+xml,{url}">'
 
@@ -59,6 +60,7 @@ def _drawn(scene: Scene) -> list[tuple[str, Panel]]:
     first, *rest = scene.panels
     base = (*scene.ground, *first.marks)
     named = [frame for frame in scene.frames if frame.name] or [Frame(())]
+    named = [named[round(at * (len(named) - 1) / 3)] for at in range(4)] if len(named) > 4 else named
     stills = [(frame.name, Panel(first.w, first.h, (*base, *frame.marks))) for frame in named]
     return [*stills, *(("", panel) for panel in rest)]
 
@@ -116,9 +118,9 @@ def _paths(kind: str, marks: list[Mark]) -> str:
 def _texts(kind: str, marks: list[Mark]) -> str:
     def one(m: Mark) -> str:
         squeezed = f' textLength="{num(m.w)}" lengthAdjust="spacingAndGlyphs"' if m.w else ""
-        return f'<text x="{num(m.x)}" y="{num(m.y)}"{squeezed} class="{kind}">{_said(m.text)}</text>'
+        return f'<text x="{num(m.x)}" y="{num(m.y)}"{squeezed}>{_said(m.text)}</text>'
 
-    return "".join(map(one, marks))
+    return f'<g class="t {kind}">{"".join(map(one, marks))}</g>'
 
 
 _WRITE = {"rect": _rects, "line": _lines, "dot": _dots, "path": _paths, "text": _texts}

@@ -12,7 +12,7 @@ import anywidget
 import traitlets
 
 from course_lib.viz import page
-from course_lib.viz.controls import Button, Control
+from course_lib.viz.controls import Button, Choice, Control
 from course_lib.viz.page import Build, Pool, as_json, encoded
 from course_lib.viz.scene import Scene
 from course_lib.viz.svg import svg
@@ -51,7 +51,8 @@ class Picture(anywidget.AnyWidget):
     def __init__(
         self, build: Build, controls: tuple[Control, ...], choices: dict, name: str, frames: bool
     ) -> None:
-        self._build, self._by_name = build, {c.name: c for c in controls if not isinstance(c, Button)}
+        self._build, self._all_controls = build, list(controls)
+        self._by_name = {c.name: c for c in controls if not isinstance(c, Button)}
         self._takes_width = "width" in inspect.signature(build).parameters
         self._check(choices)
         self.frames, self._under = frames, ()  # the ground that was sent
@@ -123,11 +124,8 @@ class Picture(anywidget.AnyWidget):
 
     def html(self) -> str:
         """What a page shows where no kernel runs: a still picture, and with `frames` the live one."""
-        about = {"controls": self._controls, "choices": self.choices}
-        return page.figure(
-            self._picture,
-            self._scene_or_rule(),
-            self._by_name.values(),
-            about,
-            self._block if self.frames else b"",
-        )
+        block, there = b"", self._all_controls
+        if self.frames:
+            small = [c.in_a_page(self.choices[c.name]) if isinstance(c, Choice) else c for c in there]
+            block = page.packed(page.all_scenes(self._build, small)) if small != there else self._block
+        return page.figure(self._picture, self._scene_or_rule(), self._by_name.values(), self.choices, block)

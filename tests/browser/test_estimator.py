@@ -78,5 +78,5 @@ def test_on_a_narrow_page_bars_stand_under_their_words(page):
     mount(page, picture)
     page.wait_for_function("document.querySelector('#widget').picture.model.get('width') < 400")
     settle(page)
-    words, bar = page.locator("text", has_text="optimizer state"), page.locator("rect.optimizer").first
+    words, bar = page.locator("text", has_text="optimizer state").first, page.locator("rect.optimizer").first
     assert bar.bounding_box()["y"] >= words.bounding_box()["y"] + words.bounding_box()["height"] - 2

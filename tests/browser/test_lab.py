@@ -12,7 +12,7 @@ def test_course_lab_opens_the_first_lesson(lab, page):
     page.goto(lab.url)  # where `course lab` sends the browser: the server itself leads on to the lesson
     page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.context?.isReady", timeout=60_000)
     path = page.evaluate("() => window.jupyterapp.shell.currentWidget.context.path")
-    assert path == "notebooks/00_start_here.ipynb"
+    assert path == "work/notebooks/00_start_here.ipynb"
     title = page.locator(".jp-Notebook h1").first
     title.wait_for()
     first = "".join(cells(page)[0]["source"])

@@ -8,7 +8,7 @@ from tests.browser.page import cells, open_notebook, run_all, screenshot, show_c
 pytestmark = pytest.mark.browser
 
 LESSON = "notebooks/05_data_parallel.ipynb"
-WIDGET = ".shards-widget"
+WIDGET = ".course-picture[data-picture=sharding]"
 WIDGET_TYPE = "application/vnd.jupyter.widget-view+json"
 
 
@@ -24,19 +24,19 @@ def lesson(browser, lab):
 
 @pytest.fixture(scope="module")
 def widget(lesson):
-    """The first sharding widget with controls, on the screen."""
+    """The first sharding picture with a world size to choose, on the screen."""
     for index, cell in enumerate(cells(lesson)):
         if any(WIDGET_TYPE in output.get("data", {}) for output in cell.get("outputs", [])):
             show_cell(lesson, index)
-            lesson.locator(WIDGET).first.wait_for()
-            if lesson.locator(f"{WIDGET}:has(select:visible)").count():
+            found = lesson.locator(f"{WIDGET}:has(input[type=radio]:visible)")
+            if found.count():
                 screenshot(lesson, "lesson_05")
-                return lesson.locator(f"{WIDGET}:has(select:visible)").first
-    raise AssertionError(f"{LESSON} shows no sharding widget with controls")
+                return found.first
+    raise AssertionError(f"{LESSON} shows no sharding picture with controls")
 
 
 def picture(widget):
-    return widget.locator("svg").first.inner_html()
+    return widget.locator(".stage svg").first.inner_html()
 
 
 def test_every_cell_ran_in_order(lesson):
@@ -48,24 +48,21 @@ def test_every_cell_ran_in_order(lesson):
 
 @pytest.mark.parametrize("control", [0, 1])
 def test_moving_a_control_changes_the_picture(widget, control):
-    select = widget.locator("select").nth(control)
-    before, chosen = picture(widget), select.input_value()
-    others = [
-        value
-        for value in select.locator("option").evaluate_all("o => o.map(x => x.value)")
-        if value != chosen
-    ]
-    select.select_option(others[0])
+    radios = widget.get_by_role("radiogroup").nth(control).get_by_role("radio")
+    chosen = radios.evaluate_all("all => all.findIndex((one) => one.checked)")
+    before = picture(widget)
+    radios.nth(0 if chosen else 1).check()
+    widget.page.wait_for_timeout(500)
     assert picture(widget) != before
-    select.select_option(chosen)
+    radios.nth(chosen).check()
+    widget.page.wait_for_timeout(500)
     assert picture(widget) == before
 
 
 def test_the_control_answers_to_the_keyboard(widget, lesson):
-    select = widget.locator("select").first
-    before, chosen = picture(widget), select.input_value()
-    select.focus()
-    lesson.keyboard.press("ArrowDown")
-    if select.input_value() == chosen:  # it was the last one
-        lesson.keyboard.press("ArrowUp")
-    assert select.input_value() != chosen and picture(widget) != before
+    radios = widget.get_by_role("radiogroup").first.get_by_role("radio")
+    before = picture(widget)
+    radios.and_(lesson.locator(":checked")).focus()
+    lesson.keyboard.press("ArrowRight")
+    lesson.wait_for_timeout(500)
+    assert picture(widget) != before

@@ -10,7 +10,7 @@ from course_lib.viz.scene import Frame, Mark, Panel, Scene, arrow, path, rect, t
 from course_lib.viz.widget import Picture, picture
 
 Corners = dict[tuple[int, int], tuple[int, int]]  # of the cell in which a rank has a chunk
-SIZES = range(2, 9)
+SIZES, STILL = range(2, 9), (2, 3, 4)  # STILL: without a kernel
 HEAD, TALL, PAD = 17, 16, 4  # of a rank's box: its name, a cell, the edge
 RADII = {2: (84, 20), 3: (105, 66), 4: (95, 66), 5: (100, 110), 6: (113, 90), 7: (124, 150), 8: (143, 150)}
 
@@ -28,7 +28,10 @@ def animate(operation: str, algorithm: str | None = None, world_size: int = 4) -
     if not isinstance(world_size, int) or world_size not in SIZES:
         raise ValueError(f"animate() shows 2 to 8 ranks, not {world_size!r}: pick a number in between.")
     names = {name: name.replace("_", " + ") for name in data.ALGORITHMS[operation]}
-    controls = [Choice("algorithm", names, look="buttons"), Choice("world_size", SIZES, look="buttons")]
+    controls = [
+        Choice("algorithm", names, look="buttons"),
+        Choice("world_size", SIZES, look="buttons", still=STILL),
+    ]
     return picture(partial(build, operation), controls, choices, name="collective", frames=True)
 
 
@@ -66,8 +69,7 @@ def build(operation: str, algorithm: str, world_size: int) -> Scene:
         kind = f"rank-{color}" + " chip" * named
         chip = rect(x, y, wide, TALL, kind), words(x, y, move.chunk, ranks)
         for mark in chip if named else chip[:1]:  # many chips are too quick to be read
-            came = mark.x + x0 - x, mark.y + y0 - y + past
-            yield mark._replace(y=mark.y + past, key=f"{move.src}{move.dst}", came=came)
+            yield mark._replace(y=mark.y + past, key=f"{move.src}{move.dst}", came=(x0 - x, y0 - y))
 
     def way(move: data.Move, kind: str) -> Mark:
         (x1, y1, w1, h1), (x2, y2, w2, h2) = boxes[move.src], boxes[move.dst]
@@ -95,8 +97,7 @@ def build(operation: str, algorithm: str, world_size: int) -> Scene:
     names = [text(x, y - h / 2 + 12, f"rank {r}", "small mid", w) for r, (x, y, w, h) in enumerate(boxes)]
     w, h = max(x + w / 2 for x, _, w, _ in boxes) + 1, max(y + h / 2 for _, y, _, h in boxes) + 1
     panel = Panel(w, h + 24 * doubling, [*tracks, *outlines, *cells, *names])
-    alt = "\n  ".join([title, *said])
-    return Scene(title, (panel,), (data.legend(*what),), "", alt, frames=tuple(frames), seconds=0.7)
+    return Scene(title, (panel,), (data.legend(*what),), frames=tuple(frames), seconds=0.7)
 
 
 def _box(cells: list[tuple[int, int]], wide: int) -> tuple[float, float, int, int]:

@@ -67,7 +67,7 @@ def sharding(
     def plan(world_size: int, placement: str) -> Scene:
         return build(own.planned(title, tensors, placements[placement], world_size))
 
-    sizes = Choice("world_size", range(1, MAX_WORLD_SIZE + 1), look="buttons")
+    sizes = Choice("world_size", range(1, MAX_WORLD_SIZE + 1), look="buttons", still=(1, 2, 3, 4))
     where = Choice("placement", tuple(placements), look="buttons")
     chosen = {"world_size": world_size, "placement": str(placement)}
     return picture(plan, [sizes, where], chosen, name="sharding", frames=len(tensors) <= 10)

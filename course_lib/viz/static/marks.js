@@ -84,7 +84,7 @@ function paint(group, marks, { moving = false, seconds = 0.2 } = {}) {
     else node = document.createElementNS(SVG, TAGS[mark.shape]);
     if (before !== mark) {
       write(node, mark, before);
-      const from = moving && mark.key && (before ?? (mark.came && { x: mark.came[0], y: mark.came[1] }));
+      const from = moving && mark.key && (before ?? (mark.came && { x: mark.x + mark.came[0], y: mark.y + mark.came[1] }));
       if (from && (from.x !== mark.x || from.y !== mark.y)) flights.push([node, from.x - mark.x, from.y - mark.y]);
     }
     if (node === at) at = at.nextSibling;

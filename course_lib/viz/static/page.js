@@ -17,8 +17,8 @@ function cover(picture) {
 
 async function unpack(bytes) {
   const text = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
-  const { scenes, pool } = JSON.parse(text);
-  return { scenes, marks: marksOf(pool) };
+  const { controls, scenes, pool } = JSON.parse(text);
+  return { controls, scenes, marks: marksOf(pool) };
 }
 
 export async function render({ model, el }) {
@@ -36,19 +36,19 @@ export async function render({ model, el }) {
   };
 }
 
-export function hydrate() {
+export async function hydrate() {
   for (const figure of document.querySelectorAll("figure[data-frames]:not([data-live])")) {
+    figure.dataset.live = "yes";
     const block = document.querySelector(`[data-course-block="${figure.dataset.frames}"]`);
-    const { controls, choices } = JSON.parse(figure.dataset.about);
-    const state = { _picture: figure.dataset.picture, _controls: controls, choices };
+    const state = { _picture: figure.dataset.picture, choices: JSON.parse(figure.dataset.choices) };
     state._block = Uint8Array.from(atob(block.textContent), (c) => c.charCodeAt(0));
+    state._controls = (await unpack(state._block)).controls;
     const model = new (class extends EventTarget {
       get = (name) => state[name];
       set = (name, value) => ((state[name] = value), this.dispatchEvent(new Event(`change:${name}`)));
       on = (events, listener) => events.split(" ").forEach((name) => this.addEventListener(name, listener));
       save_changes() {}
     })();
-    figure.dataset.live = "yes";
     render({ model, el: figure });
   }
 }

@@ -89,7 +89,8 @@ class Picture {
     this.scene = scene;
     this.title.textContent = scene.title;
     this.notes.replaceChildren(...scene.notes.map((note) => worded(make("p"), note)));
-    this.alt.textContent = scene.alt;
+    const said = (scene.frames ?? []).filter((f) => f.name).map((f) => f.say);
+    this.alt.textContent = scene.alt ?? [scene.title, ...scene.notes, ...said].join("\n");
     scene.panels.forEach((panel, i) => {
       const svg = (this.panels[i] ??= this.panel());
       attributes(svg, { viewBox: `0 0 ${panel.w} ${panel.h}`, "aria-label": scene.title });
