@@ -9,7 +9,7 @@ from course_lib.memory import MemoryMeter, OutOfMemory
 
 
 def test_over_the_limit_names_the_operation_the_bytes_and_a_next_step():
-    model, x = nn.Linear(512, 512, bias=False), torch.ones(512, 512)  # 1 MB each
+    model, x = nn.Linear(500, 500, bias=False), torch.ones(500, 500)  # 1 MB each
     kept = []
     with pytest.raises(OutOfMemory) as caught, MemoryMeter(model, limit_bytes=3 * MB) as meter:
         for _ in range(3):
@@ -33,11 +33,11 @@ def test_exactly_the_limit_fits():
 
 
 def test_backward_runs_out_of_memory_too_and_names_what_to_shard():
-    model = nn.Sequential(*[nn.Linear(512, 512, bias=False) for _ in range(4)])  # 1 MB each
+    model = nn.Sequential(*[nn.Linear(500, 500, bias=False) for _ in range(4)])  # 1 MB each
     optimizer = torch.optim.Adam(model.parameters())
     for limit_mb, largest in ((5.5, "ZeRO-3"), (9.5, "ZeRO-2"), (13.5, "ZeRO-1")):
         with pytest.raises(OutOfMemory, match=largest), MemoryMeter(model, optimizer, limit_mb * MB):
-            model(torch.ones(1, 512)).sum().backward()
+            model(torch.ones(1, 500)).sum().backward()
             optimizer.step()
         model.zero_grad()
         optimizer.state.clear()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from course_lib.cost.plan import Plan
 from course_lib.cost.shapes import Transformer
 
-MB = 2**20
+MB = 10**6
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,13 @@
 # You need Python and a little PyTorch. You do not need a GPU, or a network. Run each cell with **Shift + Enter**, from the
 # top. Where the page asks you to predict something, choose an answer and lock it in; what follows is covered until then. It is the
 # quickest way to learn, and nobody sees what you chose.
+#
+# Here are four processes. One has a tensor, and sends it to each of the others:
+
+# %% jupyter={"source_hidden": true}
+from course_lib.viz import animate
+
+animate("broadcast", algorithm="flat")
 
 # %% [markdown]
 # ## One process, or many?

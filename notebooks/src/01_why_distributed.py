@@ -11,6 +11,13 @@
 # GPT-3 has 175 billion parameters; *with 1,024 A100 GPUs of 80 GB, training it still takes a month*.
 #
 # **The question:** *is that so? And why can it not be done on one?*
+#
+# This is what one GPU must hold to train GPT-3, beside what it has. Choose smaller models until one fits:
+
+# %% jupyter={"source_hidden": true}
+from course_lib.viz import memory_estimator
+
+memory_estimator("GPT-3 175B", "A100")
 
 # %%
 import torch
@@ -23,7 +30,7 @@ from course_lib.cost.plan import Plan
 from course_lib.cost.shapes import MODELS, Transformer
 from course_lib.data import text_batch
 from course_lib.models.gpt import GPT
-from course_lib.viz import memory_estimator, predict, tally, validation
+from course_lib.viz import predict, tally, validation
 from course_lib.viz.plots import new_plot
 
 # %% [markdown]

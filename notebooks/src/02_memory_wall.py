@@ -11,6 +11,13 @@
 # capacity are limited, so one uses many. That is true, and it leaves out the wall itself, which is neither of the two.
 #
 # **The question:** *an A100 does 312 trillion FLOPs a second. Why did GPT-3 get 140 from each of 1,024, and the best run of all not much more than half?*
+#
+# Each mark is an operation of a transformer. Only those under the flat part of the roof can reach 312. Choose other GPUs, and more tokens:
+
+# %% jupyter={"source_hidden": true}
+from course_lib.viz import roofline
+
+roofline("A100")
 
 # %%
 from functools import partial
@@ -30,7 +37,7 @@ from course_lib.cost.shapes import Transformer
 from course_lib.cost.step_time import layer_time, step_time
 from course_lib.memory import MemoryMeter, saved_for_backward
 from course_lib.models.gpt import Block
-from course_lib.viz import predict, roofline, tally, validation
+from course_lib.viz import parts, predict, tally, validation
 from course_lib.viz.plots import new_plot
 
 # %% [markdown]
@@ -112,14 +119,22 @@ print(f"the roofs meet at {mine.ridge:.0f} FLOPs a byte")
 # next, so the rates are measured anew for each line.)
 
 # %%
+ran = {}  # where each stands under the roofs of this machine
 others = [machine.copy(2**25), machine.relu(2**25), machine.dot(2**25)]
 others += [matmul(2048, 512, 1024), matmul(768, 3072, 768)]
 print(f"{'':26s}predicted   measured  predicted / measured")
 for op in others:
     predicted, measured = predicted_and_measured(op)
+    ran[op.name] = op.intensity, op.flops / measured
     limit = "memory" if op.intensity < mine.ridge else "arithmetic"
     print(f"{op.name:25s}{1000 * predicted:7.1f} ms{1000 * measured:8.1f} ms", end="")
     print(f"{predicted / measured:8.2f}   limited by {limit}")
+
+# %% [markdown]
+# The same five under the two roofs of your machine, hollow, beside the operations of a transformer:
+
+# %%
+roofline("this machine", mine=mine, measured=ran)
 
 # %% [markdown]
 # Mostly within a quarter, for operations that the roofline has not seen. (Above 1 is faster than predicted: $P$ and $B$ are what two good kernels reached, and another may be better.) Where it fails:
@@ -201,7 +216,7 @@ for where, gb_s in (("another node", 25), ("the GPU beside it", 300), ("its own 
 # Where do they stand under these roofs? Change the device, and the number of tokens; look for the operations that no batch can save.
 
 # %%
-roofline("A100", mine=mine)
+roofline("A100", mine=mine, measured=ran)
 
 # %% [markdown]
 # The products with a weight matrix move to the right when they get more tokens: the matrix is read once for all of them. That is why training likes large batches, and why a chatbot that writes one token for one reader
@@ -240,10 +255,9 @@ print(f"H100: {predicted / (newer.forward_s + newer.forward_message_s):.1f} time
 gpt3 = Transformer("GPT-3", num_layers=96, width=12288, num_heads=96)
 plan = Plan(pp=16, dp=8, tp=8, batch=1536, recompute="full")
 time = step_time(gpt3, plan, SYSTEMS["A100"], software=1.19)
-for part, seconds in vars(time).items():
-    print(f"{part[:-2].replace('_', ' '):20s}{seconds:6.2f} s")
 rate = gpt3.hardware_flops(1536, "full") / 1024 / time.total_s
-print(f"{'a step':20s}{time.total_s:6.2f} s, {rate / 1e12:.0f} TFLOP/s from each GPU")
+print(f"{rate / 1e12:.0f} TFLOP/s from each GPU")
+parts({"a step": vars(time)}, title="A step of GPT-3 on 1,024 A100, predicted")
 
 # %% [markdown]
 # Measured were 138 (README of Megatron-LM; chapter 01 had 140 from the paper). Not everything in the prediction comes from a data sheet: a product reaches 87 % of the peak at best, links and memory 78 to 90 % of what is printed on

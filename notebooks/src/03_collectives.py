@@ -11,6 +11,13 @@
 # [the source](../README.md#where-it-comes-from): to stack up machines is not enough, *compute and communication must be coordinated*.
 #
 # **The question:** four ranks each have a gradient of $S$ bytes, and all four need the sum. *How few bytes must the busiest rank send?*
+#
+# One way: add up on the way to rank 0, then hand out the sum. Play it, and count what rank 0 sends and receives:
+
+# %% jupyter={"source_hidden": true}
+from course_lib.viz import animate
+
+animate("all_reduce", algorithm="reduce_broadcast")
 
 # %%
 import os
@@ -22,7 +29,7 @@ import torch
 import torch.distributed as dist
 
 from course_lib import Link, collectives, launch, span
-from course_lib.viz import animate, predict, tally
+from course_lib.viz import predict, tally
 from course_lib.viz.plots import new_plot
 
 # %% jupyter={"source_hidden": true}

@@ -13,13 +13,20 @@
 # Most of the work in training a large model is multiplying matrices. Whoever can split one product can split a model.
 #
 # **The question:** two ranks, one product. *What can each of them leave out, and what must they then tell each other?*
+#
+# The result, cut over two ranks. Cut it the other way: which rows and columns of the factors does a rank need for its part?
+
+# %% jupyter={"source_hidden": true}
+from course_lib.viz import sharding
+
+sharding((4, 8), name="out")
 
 # %%
 import torch
 import torch.distributed as dist
 
 from course_lib import launch
-from course_lib.viz import Shard, predict, product, sharding, tally
+from course_lib.viz import Shard, predict, product, tally
 from course_lib.viz.plots import new_plot
 
 # %% [markdown]

@@ -13,6 +13,22 @@
 #
 # **The question:** four copies of a model, four slices of the data. *Are they still one model?*
 
+# %% [markdown]
+# ## The picture: slice the data, copy the model
+#
+# The source's own example is one matrix product, $x\,(4\times5) \cdot w\,(5\times8) = y\,(4\times8)$. Data parallel cuts $x$
+# along its first dimension, the samples. Each rank gets some rows of $x$, and all of $w$:
+
+# %% jupyter={"source_hidden": true}
+from course_lib.viz import sharding
+
+sharding((4, 5), world_size=2, name="x")
+
+# %% [markdown]
+# Change the world size to 4, then to 3. Four samples do not divide by three, and the rule of `torch.chunk` leaves the last rank
+# with nothing at all. Remember it for later. Each rank multiplies its rows of $x$ by the whole $w$, and has the same rows of $y$: **forward, the
+# ranks need not talk at all.** If that were all there is to training, this lesson would end here.
+
 # %%
 import torch
 import torch.distributed as dist
@@ -21,25 +37,10 @@ from torch.nn import functional as F
 from course_lib import Link, launch, span
 from course_lib.data import digits
 from course_lib.models.resnet import ResNet
-from course_lib.viz import predict, sharding, tally
+from course_lib.viz import predict, tally, timeline
 from course_lib.viz.plots import new_plot, show_images
 
 # %% [markdown]
-# ## The picture: slice the data, copy the model
-#
-# The source's own example is one matrix product, $x\,(4\times5) \cdot w\,(5\times8) = y\,(4\times8)$. Data parallel cuts $x$
-# along its first dimension, the samples. Each rank gets some rows of $x$, and all of $w$:
-
-# %%
-x = torch.arange(20.0).reshape(4, 5)
-
-sharding(x, world_size=2, name="x")
-
-# %% [markdown]
-# Change the world size to 4, then to 3. Four samples do not divide by three, and the rule of `torch.chunk` leaves the last rank
-# with nothing at all. Remember it for later. Each rank multiplies its rows of $x$ by the whole $w$, and has the same rows of $y$: **forward, the
-# ranks need not talk at all.** If that were all there is to training, this lesson would end here.
-#
 # ## A model and its truth
 #
 # The data are 1,797 scanned digits of 8 × 8 grey values. They ship with scikit-learn, so nothing is downloaded. We train on
@@ -579,16 +580,10 @@ for name, run in ways.items():
 
 # %% [markdown]
 # Few messages save latency; an early start hides what is left behind the computing. The part for which a rank stands still is called **exposed**. Here
-# are the second and the fourth as timelines (green: something is in flight while the rank computes). One bucket:
+# are the second and the fourth as timelines on one scale. Below the work of a rank stands what is in flight, and pale red is where it stands still:
 
 # %%
-last_step(ways["1 message, after backward"])
-
-# %% [markdown]
-# Five, sent early:
-
-# %%
-last_step(ways["5 messages, early"])
+timeline({name: last_step(ways[name]) for name in ("1 message, after backward", "5 messages, early")})
 
 # %% [markdown]
 # The last bucket holds the first layer. It is complete when backward ends, so there is nothing left to hide it behind, and it

@@ -11,6 +11,13 @@
 # [the source](../README.md#where-it-comes-from) ends: with models too large for data parallel.
 #
 # **The question:** every rank of data parallel holds the same 16 bytes a parameter. *What if each held only its share?*
+#
+# Here four ranks hold all of it, as in data parallel. Choose *shard dim 0*:
+
+# %% jupyter={"source_hidden": true}
+from course_lib.viz import Replicate, sharding
+
+sharding({"parameters": (16,), "gradients": (16,), "Adam's two averages": (16, 2)}, 4, Replicate())
 
 # %%
 from contextlib import nullcontext
@@ -41,7 +48,7 @@ print(bytes(text(800_000)[-400:].tolist()).decode(errors="replace"))
 # %% tags=["nbval-check-output"]
 model = GPT(num_layers=4)
 psi = sum(p.numel() for p in model.parameters())
-print(f"{psi:,} parameters, Ψ from now on; {4 * psi / 2**20:.1f} MB in float32")
+print(f"{psi:,} parameters, Ψ from now on; {4 * psi / 1e6:.1f} MB in float32")
 in_blocks = sum(p.numel() for p in model.blocks.parameters())
 print(f"of those in the {len(model.blocks)} blocks: {in_blocks:,}")
 
@@ -527,7 +534,7 @@ for name, run in runs.items():
 # %%
 SIZE = {"width": 192, "num_layers": 6, "num_heads": 6}
 psi = sum(p.numel() for p in GPT(**SIZE).parameters())
-print(f"{psi:,} parameters; 16 bytes each are {16 * psi / 2**20:.1f} MB")
+print(f"{psi:,} parameters; 16 bytes each are {16 * psi / 1e6:.1f} MB")
 
 methods = {"data parallel": copies, **STAGES}
 measured = {name: launch(train, 4, method, SIZE, 2, torch.float32) for name, method in methods.items()}
@@ -544,10 +551,10 @@ parts(both, unit="B", title="The busiest rank between two steps")
 #
 # ## A model that does not fit
 #
-# Real devices end somewhere. Let every rank have 28 MB: the meter stops the operation that needs more, as a GPU would.
+# Real devices end somewhere. Let every rank have 29 MB: the meter stops the operation that needs more, as a GPU would.
 
 # %% tags=["raises-exception"]
-LIMIT = 28 * 2**20
+LIMIT = 29_000_000
 launch(train, 1, copies, SIZE, 2, torch.float32, LIMIT)
 
 # %% [markdown]
@@ -555,11 +562,11 @@ launch(train, 1, copies, SIZE, 2, torch.float32, LIMIT)
 
 # %% jupyter={"source_hidden": true}
 predict(
-    "Four ranks with 28 MB each, plain data parallel. Does it train?",
+    "Four ranks with 29 MB each, plain data parallel. Does it train?",
     {
         "Yes": (
             "Four ranks have four times the memory, but only the batch is shared out. Each rank still "
-            "needs all 16 bytes a parameter, 41.7 MB."
+            "needs all 16 bytes a parameter, 43.7 MB."
         ),
         "No: it stops at the same operation": (
             "One process stopped there with the activations of 8 windows. A rank has 2 windows here, so "
@@ -591,7 +598,7 @@ axes.plot(losses, label="mean over the four ranks")
 axes.legend();
 
 # %% [markdown]
-# A model of 42 MB, trained in 28. What does each method need at its worst moment, activations and all?
+# A model of 44 MB, trained in 29. What does each method need at its worst moment, activations and all?
 
 # %%
 both = {}
@@ -613,7 +620,7 @@ print("windows a rank   weights  gradients  optimizer  activations, MB at the pe
 for BATCH in (4, 32):
     use = busiest(launch(train, 4, fully_sharded, SIZE, 2, torch.float32), "peak")
     kinds = use.parameters, use.gradients, use.optimizer_state, use.activations
-    print(f"{BATCH // 4:14d}" + "".join(f"{kind / 2**20:11.1f}" for kind in kinds))
+    print(f"{BATCH // 4:14d}" + "".join(f"{kind / 1e6:11.1f}" for kind in kinds))
 BATCH = 8
 
 # %% [markdown]

@@ -12,6 +12,13 @@
 # [the source](../README.md#where-it-comes-from), "model parallelism", and its example, BERT.
 #
 # **The question:** in chapter 06 the weights travelled to the samples. *Can the weights stay where they are, and every rank do its part of every layer?*
+#
+# Here is a block of a transformer on two ranks. Choose more: what does each of them hold, and where do they talk?
+
+# %% jupyter={"source_hidden": true}
+from course_lib.viz import transformer_block
+
+transformer_block(b=2, s=64, h=128, num_heads=8, t=2)
 
 # %%
 from dataclasses import replace
@@ -25,8 +32,8 @@ from course_lib.collectives.autograd import copy_to_group, reduce_from_group
 from course_lib.data import masked_batch, text, text_batch
 from course_lib.models.bert import BERT
 from course_lib.models.gpt import GPT, Attention
-from course_lib.viz import predict, tally, transformer_block
-from course_lib.viz.plots import new_plot
+from course_lib.viz import predict, tally
+from course_lib.viz.plots import COLORS, new_plot
 
 # %% [markdown]
 # ## One product is not a layer
@@ -152,7 +159,7 @@ compare(launch(mlp, 4, lambda x: x))
 #
 # Two more details that a library must get right. **The bias of the row layer** is added after the all-reduce, once; before it, the sum would have it $t$ times. (A column layer's bias is cut with its columns.)
 # And the all-reduce of $\partial x$ need not be waited for at once: the gradient of the weight does not depend on it, so
-# [ours](../course_lib/parallel/tensor.py) computes $\partial A$ while $\partial x$ travels. Look for it over an emulated network, in the green part:
+# [ours](../course_lib/parallel/tensor.py) computes $\partial A$ while $\partial x$ travels. Look for it over an emulated network, in flight below the work:
 
 
 # %%
@@ -456,16 +463,20 @@ def ratio(width, t, link):
     return 2 * (t - 1) / (9 * width) * FLOPS / link
 
 
-def table(name, across):
-    """send / compute, with this link between nodes."""
-    print(f"{name:34s}" + "".join(f"  t = {t:<3d}" for t in (2, 4, 8, 16, 32)))
-    for model, width in WIDTHS.items():
-        row = [ratio(width, t, NVLINK if t <= 8 else across) for t in (2, 4, 8, 16, 32)]
-        print(f"  {model:16s}h = {width:6d}      " + "".join(f"{value:9.2f}" for value in row))
-
-
-table("a card for each GPU of a node", 8 * NETWORK)
-table("one card of 100 Gb/s for a node", 12.5e9)
+TS, ONE_CARD = (2, 4, 8, 16, 32), 12.5e9  # bytes/s, where the GPUs of a node share 100 Gb/s
+axes = new_plot("ranks t", "send / compute", "a node has 8 GPUs", log=True)
+for color, (model, width) in zip(COLORS, WIDTHS.items()):
+    for style, label, across in (("--", None, ONE_CARD), ("-", model, 8 * NETWORK)):
+        values = [ratio(width, t, NVLINK if t <= 8 else across) for t in TS]
+        axes.plot(TS, values, style, color=color, marker="", label=label)
+for width, t, link in (1024, 2, NVLINK), (12288, 8, NVLINK), (12288, 16, 8 * NETWORK), (12288, 16, ONE_CARD):
+    value = ratio(width, t, link)
+    axes.text(t, value * (1.3 if link == ONE_CARD else 0.5), f"{value:.2f}")
+axes.plot([], [], "--", color="gray", marker="", label="one card a node")
+axes.axvline(8, color="gray", linewidth=1)
+axes.set(xscale="log", xticks=TS, xticklabels=TS)
+axes.minorticks_off()
+axes.legend();
 
 # %% [markdown]
 # From 8 ranks to 16 the group leaves its node, and then the links between nodes carry the ring. **How deep the cliff is, is a question of network cards.** With one for each GPU, as in a DGX A100, the eight of a node share the work, and it is a step: more than half of it is $t - 1$ growing. With one Ethernet card a node it is a

@@ -11,6 +11,13 @@
 # You need [chapter 07](07_tensor_parallel.ipynb): $f$, $g$, column and row. [The source](../README.md#where-it-comes-from) ends before this; long sequences came later.
 #
 # **The question:** the weights are split over the ranks now. *Why is memory still full?*
+#
+# Grey in this picture is what every rank holds in full. Choose more ranks: what gets smaller, and what does not?
+
+# %% jupyter={"source_hidden": true}
+from course_lib.viz import transformer_block
+
+transformer_block(b=2, s=64, h=128, num_heads=8, t=2)
 
 # %%
 import math
@@ -32,7 +39,7 @@ from course_lib.memory import MemoryMeter, saved_for_backward
 from course_lib.models.gpt import GPT
 from course_lib.parallel.tensor_model import tensor_parallelize
 from course_lib.parallel.vocabulary import vocab_parallel_cross_entropy
-from course_lib.viz import predict, tally, transformer_block
+from course_lib.viz import predict, tally
 from course_lib.viz.plots import new_plot
 
 # %% [markdown]
@@ -357,7 +364,7 @@ print(f"rank 0 sent {sent:,} bytes = 3 times its keys and values, {2 * k.nbytes 
 
 # %% [markdown]
 # Exact, and no rank held more than two blocks. Backward goes round once more. It needs each block's probabilities, and computes them again, from $q$, $k$ and one number for each query: the logarithm of the sum. The gradients of $k$ and $v$ travel along with their block, each rank adds its share, and at the end they are home. A rank sends $2(c-1)|k|$ numbers
-# forward and $4(c-1)|k|$ backward; $|k|$ is the size of its keys. The code is in [`ring_attention.py`](../course_lib/parallel/ring_attention.py). Watch it, over an emulated network (bars in green: under way while the rank computes):
+# forward and $4(c-1)|k|$ backward; $|k|$ is the size of its keys. The code is in [`ring_attention.py`](../course_lib/parallel/ring_attention.py). Watch it, over an emulated network (bars below the work: in flight):
 
 
 # %%

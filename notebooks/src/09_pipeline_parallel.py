@@ -12,6 +12,13 @@
 # [the source](../README.md#where-it-comes-from) and starts exactly there.
 #
 # **The question:** layers T1 and T2 on one device, T3 and T4 on another. *Two devices: twice as fast?*
+#
+# Here are four, and a batch in four pieces. Grey is idle. What do more micro-batches change, what more ranks?
+
+# %% jupyter={"source_hidden": true}
+from course_lib.viz import pipeline
+
+pipeline("GPipe", p=4, m=4)
 
 # %%
 from dataclasses import replace
@@ -25,7 +32,7 @@ from course_lib import Link, launch
 from course_lib.data import text_batch
 from course_lib.memory import MemoryMeter
 from course_lib.models.gpt import GPT
-from course_lib.viz import pipeline, predict, tally
+from course_lib.viz import predict, schedule_picture, tally
 
 # %% [markdown]
 # ## The relay
@@ -141,10 +148,8 @@ print(schedule)
 
 # %%
 quarter = Costs(forward_s=0.05, backward_s=0.1)  # of a batch that is cut in four
-print(simulate(schedule, quarter))
 run = launch(emulated, 2, schedule, quarter)
-print(f"measured: {measured(schedule, run.trace).makespan_s:.2f} s")
-run.trace
+schedule_picture({"simulated": simulate(schedule, quarter), "measured": measured(schedule, run.trace)})
 
 # %% [markdown]
 # 1.2 s have become 0.75. What is left of the waiting is called the **bubble**: the first rank waits for the last at the turn, the last for the first at both ends. Count it, in units of what a micro-batch takes on one rank, forward and backward together. Work is $m$ on each rank. Rank $r$ waits for $r$ forwards
@@ -254,11 +259,8 @@ predict(
     right=1,
 )
 
-# %% tags=["nbval-check-output"]
-for make in (gpipe, one_f_one_b):
-    result = simulate(make(4, 16))
-    held = result.peak_activations
-    print(f"{result.schedule.name:6s} bubble {result.bubble:.4f}, micro-batches held: {held}")
+# %%
+schedule_picture(simulate(gpipe(4, 16)), simulate(one_f_one_b(4, 16)))
 
 # %% [markdown]
 # The same bubble, and the memory of $p - r$ micro-batches on rank $r$, *however many there are*. 1F1B is not faster. It allows more micro-batches in the same memory, and those make it faster. Measured, with real activations:
@@ -336,14 +338,12 @@ for made in (gpipe(4, 8), one_f_one_b(4, 8), interleaved(4, 8, 2), zb_h1(4, 8), 
     print(f"{made.name:28s}{simulate(made, thin).makespan_s:8.3f} s{took.makespan_s:9.3f} s")
 
 # %% [markdown]
-# One of them, action by action. First simulated, then as four real ranks ran it:
+# One of them, action by action, simulated and as four real ranks ran it:
 
 # %%
-run = launch(emulated, 4, one_f_one_b(4, 8), costs, link=link)
-simulate(one_f_one_b(4, 8), costs)
-
-# %%
-measured(one_f_one_b(4, 8), run.trace, costs)
+made = one_f_one_b(4, 8)
+run = launch(emulated, 4, made, costs, link=link)
+schedule_picture({"simulated": simulate(made, costs), "measured": measured(made, run.trace, costs)})
 
 # %% [markdown]
 # What is measured beyond the simulation is what starting actions, and your machine's other work, cost. Look at GPipe and 1F1B: with messages that take time they are no longer equal. In 1F1B a rank waits in every turn for a message that GPipe would have had long before.

@@ -12,6 +12,15 @@
 # [the source](../README.md#where-it-comes-from), which ends with one example: "GPT-3", in 64 pipeline stages, each on 6 DGX-A100 hosts side by side, each host cutting the model over its 8 GPUs.
 #
 # **The question:** that is $64 \times 6 \times 8 = 3072$ GPUs. *Who of them talks to whom, and would it matter if we had seated them in another way?*
+#
+# The smallest mesh that has everything is a cube of eight ranks. Click one: with whom does it talk?
+
+# %% jupyter={"source_hidden": true}
+from course_lib.layout import Layout
+from course_lib.viz import mesh_explorer
+
+cube = Layout(pp=2, dp=2, tp=2)
+mesh_explorer(cube, model="GPT-3 Small", num_microbatches=4)
 
 # %%
 import time
@@ -27,12 +36,11 @@ from course_lib.cost.plan import Plan
 from course_lib.cost.shapes import MODELS
 from course_lib.cost.traffic import step_traffic
 from course_lib.data import text_batch
-from course_lib.layout import Layout, nodes_of
+from course_lib.layout import nodes_of
 from course_lib.links import Cluster
 from course_lib.models.gpt import GPT
 from course_lib.parallel.hybrid import HybridParallel
-from course_lib.viz import mesh_explorer, predict, tally, traffic
-from course_lib.viz.plots import COLORS, new_plot
+from course_lib.viz import parts, predict, tally, traffic
 
 # %% [markdown]
 # ## Three cuts, one mesh
@@ -51,12 +59,10 @@ from course_lib.viz.plots import COLORS, new_plot
 #
 # $$ \text{rank} = (\text{stage}\cdot d + \text{copy})\cdot t + \text{slice} $$
 #
-# The smallest mesh that has everything:
+# The cube at the top has these coordinates at its edges. Those of rank 6:
 
 # %% tags=["nbval-check-output"]
-cube = Layout(pp=2, dp=2, tp=2)
-for rank in range(cube.world_size):
-    print(rank, cube.coordinates(rank))
+cube.coordinates(6)
 
 # %% [markdown]
 # (`cp` is context parallel, chapter 08: a fourth axis, here of one rank. We leave it at that.)
@@ -215,28 +221,14 @@ print(A100)
 print(step_traffic(trillion, plan, A100, rank=1234))
 
 # %% [markdown]
-# More than a terabyte along tp: nearly two hundred times what goes along dp, and ninety times what goes along pp. Now turn the mesh round. There are six orders. The bytes are the same in all of them; what changes is who is whose neighbour, and so over which link they go:
+# More than a terabyte along tp: nearly two hundred times what goes along dp, and ninety times what goes along pp. Now turn the mesh round. There are six orders. The bytes are the same in all of them; what changes is who is whose neighbour, and so over which link they go. Which order is best, and what does the worst one cost? A bar for each, the innermost axis named last:
 
 # %%
-orders = list(permutations(("pp", "dp", "tp")))
 seconds = {}
-for order in orders:
+for order in permutations(("pp", "dp", "tp")):
     step = step_traffic(trillion, plan, A100, 1234, replace(large, order=order))
-    seconds[order] = {axis: step[axis].seconds for axis in ("tp", "dp", "pp")}
-    print(" · ".join(order), {axis: round(s, 2) for axis, s in seconds[order].items()})
-
-# %% [markdown]
-# Which order is best, and what does the worst one cost? A bar for each, the innermost axis named last:
-
-# %%
-axes = new_plot("seconds of communication in a step", "", "1 trillion parameters, 3,072 A100")
-left = [0.0] * 6
-for axis, color in zip(("tp", "dp", "pp"), COLORS):
-    wide = [seconds[order][axis] for order in orders]
-    axes.barh([" · ".join(order) for order in orders], wide, left=left, color=color, label=axis)
-    left = [a + b for a, b in zip(left, wide)]
-axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-axes.invert_yaxis()
+    seconds[" · ".join(order)] = {axis: step[axis].seconds for axis in ("tp", "dp", "pp")}
+parts(seconds, title="Seconds of communication in a step: 1 trillion parameters, 3,072 A100")
 
 # %% [markdown]
 # Only where tp is last does its group live in a node; and then it does not matter much which of the other two is outermost. With dp innermost, six of eight neighbours are copies, which talk once. With pp innermost stages hand over for nothing, and that gains half a second and costs fifty. The step took about a hundred seconds in all
@@ -325,10 +317,10 @@ print("the same losses:", max(abs(a - b) for a, b in zip(losses, one)) < 1e-12)
 # That very run, its last step: a row for each sender, a column for each receiver. (What a collective does inside is gloo's affair; counted is what a ring would send, from each rank to the next of its group.) Before you look: which pairs are the darkest?
 
 # %%
-traffic(run.trace.during("step", last=1).traffic(rings=True))
+traffic(run.trace.during("step", last=1).traffic(rings=True), layout=cube)
 
 # %% [markdown]
-# Read it by the distance from the diagonal, which is the stride of an axis:
+# Read it by colour, or by the distance from the diagonal, which is the stride of an axis:
 #
 # - **1 apart**, the 2 × 2 blocks along the diagonal: tp. Ranks 0 and 1, 2 and 3, …
 # - **2 apart**: dp. 0 and 2, 1 and 3, …

@@ -12,6 +12,14 @@
 # [the source](../README.md#where-it-comes-from): *the choice of strategy sets how efficiently a model is trained, and the interface of the framework sets how productive its engineer is*.
 #
 # **The question:** GPT-3, 1,024 GPUs, 1,536 sequences a step. *How many ways are there to do that, and does it matter which one you take?*
+#
+# Here is one way. It does not fit, but each of six changes would make it fit. Which of them costs least time?
+
+# %% jupyter={"source_hidden": true}
+from course_lib.cost.plan import Plan
+from course_lib.viz import memory_estimator
+
+memory_estimator("GPT-3 175B", "A100", Plan(pp=8, dp=16, tp=8, batch=1536))
 
 # %%
 import inspect
@@ -27,17 +35,16 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 from course_lib import launch, span
-from course_lib.cost.candidate import LIMITS, MEGATRON_2021, MEGATRON_2022, TODAY, Tools, weigh
+from course_lib.cost.candidate import MEGATRON_2021, MEGATRON_2022, TODAY, Tools, weigh
 from course_lib.cost.hardware import SYSTEMS
 from course_lib.cost.memory import memory_use
-from course_lib.cost.plan import Plan
 from course_lib.cost.planner import divisors, search
 from course_lib.cost.published import MEGATRON, RUNS, SOFTWARE, megatron_gpt
 from course_lib.cost.shapes import Transformer
 from course_lib.cost.step_time import layer_time
 from course_lib.data import text_batch
 from course_lib.models.gpt import GPT
-from course_lib.viz import planner_explorer, predict, tally
+from course_lib.viz import parts, planner_explorer, predict, tally
 from course_lib.viz.plots import new_plot
 
 # %% [markdown]
@@ -163,9 +170,9 @@ print(f"the slowest: {last.layout}, m = {last.plan.num_microbatches}, b = {last.
 # %%
 axes = new_plot("pipeline stages p", "seconds of a step", "the best of each layout", log=True)
 layouts = everything.best_by("tp", "pp")
-for tp in (1, 2, 4, 8):
+for tp, style in {1: "-", 2: "--", 4: ":", 8: "-."}.items():
     line = sorted((pp, c.total_s) for (t, pp), c in layouts.items() if t == tp)
-    axes.plot(*zip(*line), markevery=1, label=f"t = {tp}")
+    axes.plot(*zip(*line), style, marker="", label=f"t = {tp}")
 ticks, seconds = [1, 2, 4, 8, 16, 32], [15, 20, 30, 50]
 axes.set(xscale="log", xticks=ticks, xticklabels=ticks, yticks=seconds, yticklabels=seconds)
 axes.minorticks_off()
@@ -181,19 +188,13 @@ axes.legend();
 
 # %%
 rows = {f"t = {t}, p = {c.plan.pp}": c for (t,), c in sorted(everything.best_by("tp").items())}
-axes = new_plot("seconds of a step", "", "where the time goes")
-left = [0.0] * len(rows)
-for name, words in LIMITS.items():
-    width = [c.losses[name] for c in rows.values()]
-    axes.barh(list(rows), width, left=left, label=words)
-    left = [a + b for a, b in zip(left, width)]
-rest = [c.total_s - x for c, x in zip(rows.values(), left)]
-axes.barh(list(rows), rest, left=left, color="#80889155")
-axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
-axes.grid(axis="x");
+steps = {
+    name: {"forward and backward": c.total_s - sum(c.losses.values()), **c.losses} for name, c in rows.items()
+}
+parts(steps, title="Where the time of a step goes")
 
 # %% [markdown]
-# (Grey is the model's own arithmetic.) Nothing is free, and every cut pays in another coin. More tensor parallel: messages in every layer, and smaller matrices. Less of it: more memory on each GPU, so more recomputation, or more stages with their bubble. Ask why a plan is not the best, and the answer is in these coins:
+# (*Forward and backward* is the model's own arithmetic.) Nothing is free, and every cut pays in another coin. More tensor parallel: messages in every layer, and smaller matrices. Less of it: more memory on each GPU, so more recomputation, or more stages with their bubble. Ask why a plan is not the best, and the answer is in these coins:
 
 # %% tags=["nbval-check-output"]
 published = Plan(16, 8, 8, 1536, recompute="full", overlap_gradients=True)
@@ -209,7 +210,7 @@ for limit, count in Counter(c.limit for c in everything.candidates).most_common(
     print(f"{count:6,} {limit}")
 
 # %% [markdown]
-# And now all of them by themselves: memory, time, and, by the shape of a mark, what limits it. Filter, and choose a mark to see its plan and where it loses:
+# And now all of them by themselves: memory, time, and, by the shape and colour of a mark, what limits it. Filter, and choose a mark to see its plan and where it loses:
 
 # %% id="planner-explorer"
 planner_explorer(everything)

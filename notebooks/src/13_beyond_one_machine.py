@@ -12,6 +12,13 @@
 # This lesson is about the days after that job was started.
 #
 # **The question:** on 16,384 GPUs something broke every three hours, and the job took months. *How did it ever end, and how does anybody know that it computed the right thing?*
+#
+# Two ranks have saved a weight, each its rows. Another number of ranks goes on with it: choose one. Which rows change hands?
+
+# %% jupyter={"source_hidden": true}
+from course_lib.viz import sharding
+
+sharding((6, 2), world_size=2, name="w")
 
 # %%
 import inspect
@@ -28,7 +35,7 @@ import torch
 import torch.distributed as dist
 
 from course_lib import Cluster, Link, launch
-from course_lib.viz import predict, sharding, tally
+from course_lib.viz import predict, tally
 from course_lib.viz.plots import new_plot
 
 # %% [markdown]
@@ -266,13 +273,7 @@ for number, (name, losses) in enumerate(legs.items()):
 axes.legend();
 
 # %% [markdown]
-# To the last digits. (The optimizer's moments have moved too: AdamW without them would jump.) What does a rank read, when the cut is another? A small weight, 12 rows, cut over two ranks. Set the number of ranks to three: which rows change hands?
-
-# %%
-sharding(torch.arange(48.0).reshape(12, 4), world_size=2, name="w")
-
-# %% [markdown]
-# Rank 1 of the three needs some rows that rank 0 had, and some of rank 1's. In numbers, for a weight of 128 rows that three does not divide:
+# To the last digits. (The optimizer's moments have moved too: AdamW without them would jump.) What does a rank read, when the cut is another? Take the weight at the top, 6 rows, cut over two ranks. With three, rank 1 needs some rows that rank 0 had, and some of rank 1's. In numbers, for a weight of 128 rows that three does not divide:
 
 # %% tags=["nbval-check-output"]
 from course_lib.layout import Shard, region
@@ -495,7 +496,7 @@ predict(
 # %% [markdown]
 # ### Do the ranks hold the same?
 #
-# Ranks that hold copies of one tensor must hold the same bits: they start from the same and add the same. `copies` gives each rank a letter for each tensor; equal letters are equal bits. First the healthy run:
+# Ranks that hold copies of one tensor must hold the same bits: they start from the same and add the same. `copies` gives each rank a letter, in a colour, for each tensor; equal letters are equal bits. First the healthy run:
 
 # %%
 from course_lib.diagnosis import copies, difference
@@ -556,7 +557,9 @@ predict(
 )
 
 # %%
-print(copies(rank["weights"] for rank in runs["other order"]))
+copies(rank["weights"] for rank in runs["other order"])
+
+# %%
 difference(last_step(runs["other order"]), last_step(runs[""]))
 
 # %% [markdown]

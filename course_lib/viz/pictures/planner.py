@@ -167,9 +167,8 @@ def _table(head: str, say: Callable, width: float, mine: dict, best: dict, scale
     narrow, heads = width < NARROW, ("this one", "the best", "difference")
     step = 67 if narrow else 70
     columns = [width] if mine == best else [width - 2 * step, width - step, width]
-    left, right, high = (
-        (0, width, 34) if narrow else (190, columns[0] - 78, 21)
-    )  # narrow: bars below their names
+    # Narrow: bars below their names.
+    left, right, high = (0, width, 34) if narrow else (190, columns[0] - 78, 21)
     marks: list[Mark | None] = [text(0, 14, head, "strong", width)]
     marks += [text(x, 36, words, "small quiet end") for x, words in zip(columns, heads)]
     y, start = 57.0, 0.0
@@ -177,11 +176,8 @@ def _table(head: str, say: Callable, width: float, mine: dict, best: dict, scale
         last, v = part == "together", y + 6 if narrow else y - 10
         size, other = (sum(every.values()) if last else every[part] for every in (mine, best))
         gap = "+" if size > other else "−" if size < other else ""
-        said = (
-            say(size) if size else "0",
-            say(other) if other else "0",
-            gap + say(abs(size - other)) if gap else "0",
-        )
+        said = [say(value) if value else "0" for value in (size, other)]
+        said.append(gap + say(abs(size - other)) if gap else "0")
         kind, name = PART_COLORS.get(part, part.partition("_")[0]), PARTS.get(part, part.replace("_", " "))
         marks += [sign(part, 6, y - 4)] if part in PARTS else []
         marks.append(text(16 if part in PARTS else 0, y, name, "strong" * last, columns[0] - 66))
