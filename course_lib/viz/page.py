@@ -77,9 +77,7 @@ def all_scenes(build: Build, controls: Sequence[Control]) -> dict[str, Any]:
             options.append([(control.name, value) for value in values])
     sets = list(product(*options))
     if len(sets) > MAX_FRAMES:
-        raise ValueError(
-            f"{len(sets)} sets of choices are too many for frames, of which there are at most {MAX_FRAMES}."
-        )
+        raise ValueError(f"{len(sets)} sets of choices are too many for frames: at most {MAX_FRAMES}.")
     pool, scenes = Pool(), []
     for chosen in sets:
         try:
@@ -91,8 +89,9 @@ def all_scenes(build: Build, controls: Sequence[Control]) -> dict[str, Any]:
 
 def plain(control: Control) -> dict[str, Any]:
     """A control as the page makes it."""
-    found = {name: value for name, value in vars(control).items() if name != "still"}
-    found["kind"] = type(control).__name__.lower()
+    found = {n: v for n, v in vars(control).items() if n != "still"} | {
+        "kind": type(control).__name__.lower()
+    }
     if isinstance(control, Choice):
         found |= {"options": list(control.labels.items()), "values": control.values}
     return found | {"label": _label(control)}
@@ -102,9 +101,7 @@ def _label(control: Control) -> str:
     return control.label or control.name.replace("_", " ")
 
 
-def figure(
-    name: str, scene: Scene | str, controls: Iterable[Control], choices: Mapping[str, Any], block: bytes
-) -> str:
+def figure(name: str, scene: Scene | str, controls: Iterable[Control], choices: Mapping, block: bytes) -> str:
     """A still picture, or the rule in its place, with what becomes live; and with a block of frames all that makes it live."""
     shown = still(scene) if isinstance(scene, Scene) else f"<p>{escape(scene)}</p>"
     if caption := hint(scene, controls):
@@ -155,9 +152,9 @@ def runtime() -> bytes:
     style = css(live=True) + (STATIC / "scene.css").read_text(encoding="utf-8")
     parts = ("marks.js", "picture.js", "player.js", "controls.js", "page.js")
     script = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in parts)
-    script = script.replace("{{style}}", json.dumps(re.sub(r"\s+", " ", style))[1:-1])
-    lines = (line.strip() for line in script.splitlines())
-    return packed("\n".join(line for line in lines if line and not line.startswith("//")))
+    style = re.sub(r"/\*.*?\*/|(?<=[{};:,])\s+|\s+(?=[{}])", "", style, flags=re.DOTALL)
+    script = re.sub(r"^\s*//.*|^\s+| //.*", "", script, flags=re.MULTILINE)
+    return packed(script.replace("{{style}}", json.dumps(style)[1:-1]))
 
 
 @cache

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 STATIC = Path(__file__).parent / "static"
-FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif'
 TINT = (0.32, 0.45)  # how strong a fill is behind text
 
 COLORS: dict[str, tuple[str, str]] = {

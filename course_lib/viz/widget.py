@@ -48,9 +48,7 @@ class Picture(anywidget.AnyWidget):
     choices = traitlets.Dict().tag(sync=True, echo_update=False)
     width = traitlets.Int(760).tag(sync=True, echo_update=False)
 
-    def __init__(
-        self, build: Build, controls: tuple[Control, ...], choices: dict, name: str, frames: bool
-    ) -> None:
+    def __init__(self, build: Build, controls: tuple, choices: dict, name: str, frames: bool) -> None:
         self._build, self._all_controls = build, list(controls)
         self._by_name = {c.name: c for c in controls if not isinstance(c, Button)}
         self._takes_width = "width" in inspect.signature(build).parameters

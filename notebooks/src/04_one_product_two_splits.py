@@ -14,19 +14,19 @@
 #
 # **The question:** two ranks, one product. *What can each of them leave out, and what must they then tell each other?*
 #
-# The result, cut over two ranks. Cut it the other way: which rows and columns of the factors does a rank need for its part?
+# One value of the product takes a row of $x$ and a column of $w$. Point at a value, and see which:
 
 # %% jupyter={"source_hidden": true}
-from course_lib.viz import sharding
+from course_lib.viz import product
 
-sharding((4, 8), name="out")
+product((4, 5), (5, 8), world_size=1)
 
 # %%
 import torch
 import torch.distributed as dist
 
 from course_lib import launch
-from course_lib.viz import Shard, predict, product, tally
+from course_lib.viz import Shard, predict, sharding, tally
 from course_lib.viz.plots import new_plot
 
 # %% [markdown]
@@ -41,10 +41,8 @@ x = torch.randint(-4, 5, (4, 5)).double()  # 4 samples, 5 inputs
 w = torch.randint(-4, 5, (5, 8)).double()  # 5 inputs, 8 outputs
 out = x @ w  # (4, 8)
 
-product(x, w, world_size=1)
-
 # %% [markdown]
-# In the picture $x$ stands to the left of the result and $w$ above it. So the row and the column that make a value of $\text{out}$ point at it, as the
+# In the picture at the top $x$ stands to the left of the result and $w$ above it. So the row and the column that make a value of $\text{out}$ point at it, as the
 # blue ones do:
 #
 # $$\text{out}_{ij} \;=\; \sum_k x_{ik}\, w_{kj}$$

@@ -11,7 +11,7 @@ from course_lib.numbers import seconds_text
 from course_lib.viz.controls import Button, Choice, Control, Number
 from course_lib.viz.palette import PART_COLORS
 from course_lib.viz.pictures.facts import NARROW, WIDEST, facts
-from course_lib.viz.scene import Mark, Panel, Scene, dot, line, path, rect, text
+from course_lib.viz.scene import Mark, Panel, Scene, dot, line, num, path, rect, text
 from course_lib.viz.widget import Picture, picture
 
 LEFT, TOP, HIGH = 46, 26, 330  # beside, above, and of the plot
@@ -111,7 +111,7 @@ def _plot(over: Overview, filters: tuple, width: int) -> Plot:
     spots = [(mark.limit if mark.rank in chosen else "", *place(mark)) for mark in all_of_them]
     legend, v = 0.0, bottom + 58.0
     for part, shape in {"": "m-1-1h2v2h-2z", **SHAPES}.items():
-        d = "".join(f"M{a} {b}{shape}" for of, a, b in spots if of == part)
+        d = "".join(f"M{num(a)} {num(b)}{shape}" for of, a, b in spots if of == part)
         marks.append(path(d, f"{PART_COLORS[part]} edged" if part else "some") if d else None)
         if part and any(mark.limit == part for mark in all_of_them):
             marks += [sign(part, legend + 6, v - 4), text(legend + 16, v, LIMIT_NAMES[part], "small")]

@@ -97,6 +97,6 @@ def _tally() -> Scene:
     why = "A wrong one is worth most: read again what follows it." if answered > right else ""
     return Scene(
         "Your predictions",
-        (Panel(WIDE, ROW * count + 4, marks),) if marks else (),
+        (Panel(WIDE, ROW * count + 4, marks),) if answered else (),
         (note, why) if why else (note,),
     )

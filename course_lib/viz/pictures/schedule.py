@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from math import ceil, floor, log10
 
+from course_lib.numbers import count
 from course_lib.schedules import Schedule, check
 from course_lib.schedules.known import SCHEDULES
 from course_lib.simulate import KINDS, Costs, Simulation, Step, simulate
@@ -135,11 +136,11 @@ def _results(simulation: Simulation, y: float, width: float, formula: str) -> li
     """Makespan, bubble and memory, a large number each. formula: what the papers say of the bubble."""
     s, p, work = simulation, simulation.schedule.num_ranks, sum(simulation.work_s)
     peak, chunks = max(s.peak_activations), s.schedule.num_stages // p
-    idle = f"{s.idle_s:.6g} s / {work:.6g} s{' · formula ' if formula else ''}{formula}"
+    idle = f"{count(s.idle_s)} s / {count(work)} s{' · formula ' if formula else ''}{formula}"
     of = f"of {s.schedule.num_microbatches * chunks} stage activations, on rank {s.peak_activations.index(peak)}"
     whole = f": {peak / chunks:.4g} whole micro-batches" if chunks > 1 else ""
     said = (
-        (0.26, "makespan", f"{s.makespan_s:.6g} s", f"without bubble {work / p:.6g} s"),
+        (0.26, "makespan", f"{count(s.makespan_s)} s", f"without bubble {count(work / p)} s"),
         (0.38, "bubble: idle / work", f"{s.bubble:.4g}", idle),
         (0.36, "activations held", f"at most {peak}", of + whole),
     )

@@ -127,16 +127,17 @@ def _values(tensor: TensorInfo, ownership: Ownership) -> Panel:
     rows, columns = _extent(tensor, (down, across))
     wide, high = (44 if columns <= 6 else 32 if columns <= 9 else 24), (30 if rows <= 8 else 22)
     x0, y0 = (52 if down is not None else 2), 54
-    marks: list[Mark | None] = [
+    cells: list[Mark] = []
+    words: list[Mark | None] = [
         text(0, 12, "The rank of each value", "strong"),
         text(x0, y0 - 22, f"dim {across} →", "small quiet"),
         text(0, y0 - 6, f"dim {down} ↓", "small quiet") if down is not None else None,
     ]
-    marks += [text(x0 + wide * (j + 0.5), y0 - 6, str(j), "small quiet mid") for j in range(columns)]
+    words += [text(x0 + wide * (j + 0.5), y0 - 6, str(j), "small quiet mid") for j in range(columns)]
     for i in range(rows):
         y = y0 + high * i
         if down is not None:
-            marks.append(text(x0 - 8, y + high / 2 + 4, str(i), "small quiet end"))
+            words.append(text(x0 - 8, y + high / 2 + 4, str(i), "small quiet end"))
         for j in range(columns):
             index = (j,) if down is None else (i, j)
             row = ownership.regions[0]
@@ -144,10 +145,10 @@ def _values(tensor: TensorInfo, ownership: Ownership) -> Panel:
             of = tuple(f"r{rank}" for rank in ranks)
             tip, kind = _value_tip(tensor, index, ranks, row), _owner_kind(ranks, len(row))
             x, at = x0 + wide * j, f"{i},{j}"
-            cell = rect(x + 1.5, y + 1.5, wide - 3, high - 3, kind, key=at, of=of, tip=tip, focus="values")
-            middle, words = (x + wide / 2, y + high / 2 + 4.5), own.ranks_text(ranks)
-            marks += [cell, text(*middle, words, "strong mid", wide - 4, of=of, key=at)]
-    return Panel(max(x0 + wide * columns + 2, 150), y0 + high * rows + 2, marks)
+            box, middle = (x + 1.5, y + 1.5, wide - 3, high - 3), (x + wide / 2, y + high / 2 + 4.5)
+            cells.append(rect(*box, kind, key=at, of=of, tip=tip, focus="values"))
+            words.append(text(*middle, own.ranks_text(ranks), "strong mid", wide - 4, of=of, key=at))
+    return Panel(max(x0 + wide * columns + 2, 150), y0 + high * rows + 2, [*cells, *words])
 
 
 def _value_tip(tensor: TensorInfo, index: tuple[int, ...], ranks: tuple[int, ...], row: tuple) -> str:
