@@ -122,7 +122,7 @@ def slim(drawn: str) -> str:
                 short = re.sub(r"(\d\.\d)\d+", r"\1", has[name]).replace(".0 ", " ")
                 has[name] = re.sub(r"\s*([A-Za-z])\s*", r"\1", short)
             if node.tag not in (f"{SVG}metadata", f"{SVG}style"):
-                kept += list(node) if node.tag in (f"{SVG}g", f"{SVG}defs") and not has else [node]
+                kept += list(node) if node.tag == f"{SVG}g" and not has else [node]
         parent[:], parent.text = kept, (parent.text or "").strip() or None
     style = ElementTree.Element(f"{SVG}style")
     style.text = "*{stroke-linejoin:round}" + "".join(f".{name}{{{rule}}}" for rule, name in classes.items())

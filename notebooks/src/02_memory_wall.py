@@ -131,7 +131,7 @@ for op in others:
     print(f"{predicted / measured:8.2f}   limited by {limit}")
 
 # %% [markdown]
-# The same five under the two roofs of your machine, hollow, beside the operations of a transformer:
+# The same under the two roofs of your machine, hollow, beside the operations of a transformer. (A copy has no FLOPs, and no place there.)
 
 # %%
 roofline("this machine", mine=mine, measured=ran)

@@ -86,12 +86,6 @@ run.trace
 # was late, and no faster network would give them back: this is what "coordinated" means. Move the mouse over a bar for
 # the details.
 #
-# *Who sent how much to whom* is another view of the same trace:
-
-# %%
-run.trace.traffic()
-
-# %% [markdown]
 # ## From one to all
 #
 # At the start of training, rank 0's weights go to everybody: a **broadcast**. With `send` and `recv` it takes a loop:
@@ -126,10 +120,8 @@ def tree_broadcast(x):
         gap //= 2
 
 
-animate("broadcast", algorithm="tree", world_size=8)
-
 # %% [markdown]
-# Still seven messages, but in three steps: after each, twice as many ranks have the data. This is a *binomial tree*.
+# Choose *tree* in the picture, and play it. Still seven messages, but in three steps: after each, twice as many ranks have the data. This is a *binomial tree*.
 #
 # On your own machine a message takes a fraction of a millisecond, and the difference would drown in noise. So we **emulate a slow
 # network**: with `link=`, a message arrives when it would arrive there. Each rank has one link to the
@@ -281,9 +273,9 @@ run = launch(sum_of_ones, 4, naive_all_reduce, 2000)
 run.trace.traffic()
 
 # %% [markdown]
-# Every byte of this run goes in or out at rank 0: $3 \cdot 8{,}000$ in, and as many out. The other links lie idle nearly all the time. With twice the ranks,
-# rank 0 has twice the work, and all the others wait for it. (Trees in place of the loops take away some of that, not all. To see how, choose
-# *reduce_broadcast* in the next animation.)
+# *Who sent how much to whom* is another view of a trace: a row a sender, a column a receiver. Every byte of this run goes in or out at rank 0: $3 \cdot 8{,}000$ in, and as many out. The other links lie idle nearly all the time. With twice the ranks,
+# rank 0 has twice the work, and all the others wait for it. (Trees in place of the loops, as in the picture
+# at the top, take away some of that, not all.)
 
 # %% [markdown]
 # ## All-reduce in a ring, in three small steps
@@ -321,10 +313,10 @@ def ring_reduce_scatter(chunks):
 
 
 # %% [markdown]
-# In step 0 rank 2 sends chunk 1 and receives chunk 0 from rank 1, to which it adds its own. In step 1 it sends that chunk 0 on: always what it has just added to. Step through it:
+# In step 0 rank 2 sends chunk 1 and receives chunk 0 from rank 1, to which it adds its own. In step 1 it sends that chunk 0 on: always what it has just added to. It is the first half of this picture. Step through it:
 
 # %%
-animate("reduce_scatter", world_size=3)
+animate("all_reduce", algorithm="ring", world_size=4)
 
 # %% [markdown]
 # To see it in numbers, let every rank start with ones. Then each number *is* the count of contributions in it:
@@ -343,7 +335,7 @@ for rank, counts in enumerate(launch(count_contributions, 4)):
 # %% [markdown]
 # On the diagonal 4, complete. The other numbers are partial sums that were passed on; nobody needs them any more.
 #
-# *Three: all-gather.* The complete chunks go around once more, and this time replace what they meet. Then the two halves make the whole:
+# *Three: all-gather.* The complete chunks go around once more, and this time replace what they meet: the other half of the picture. The two halves make the whole:
 
 
 # %%
@@ -359,8 +351,6 @@ def ring_all_reduce(x):
     ring_reduce_scatter(chunks)
     ring_all_gather(chunks)
 
-
-animate("all_reduce", algorithm="ring", world_size=4)
 
 # %% jupyter={"source_hidden": true}
 predict(
@@ -528,12 +518,8 @@ for n in (2, 4, 8):
 #
 # The ring is optimal in bytes, but takes $2(n-1)$ steps. *Recursive doubling* takes $\log_2 n$. In each step two ranks swap all they have and
 # add: first with the neighbour, then two away, then four. After $k$ steps each has the sum of $2^k$ ranks.
-# (Choose 8 ranks to see all three.)
-
-# %%
-animate("all_reduce", algorithm="doubling", world_size=4)
-
-# %% [markdown]
+# (Choose *doubling* and 8 ranks in the picture of the ring to see all three.)
+#
 # Every step moves the whole tensor, $\log_2 n \cdot S$ bytes a rank. Few expensive steps, or many cheap ones:
 #
 # $$ t_\text{doubling} = \log_2 n\,\left(\alpha + \beta S\right) $$

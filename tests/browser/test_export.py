@@ -34,7 +34,7 @@ def opened(page, exported):
 def test_pictures_with_frames_answer(opened):
     figure = opened.locator("figure[data-live][data-picture=product]").first
     before = figure.locator(".title").inner_text()
-    figure.get_by_role("radio", name="4", exact=True).check()
+    figure.get_by_role("radio", name="2", exact=True).check()
     assert figure.locator(".title").inner_text() != before
     figure.locator("[tabindex='0']").first.focus()
     assert "rank" in said(figure)

@@ -36,7 +36,7 @@ def widget(lesson):
 
 
 def picture(widget):
-    return widget.locator(".stage svg").first.inner_html()
+    return widget.locator(".stage").inner_html()
 
 
 def test_every_cell_ran_in_order(lesson):

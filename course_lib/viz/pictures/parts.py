@@ -64,17 +64,15 @@ def build(rows: Rows, unit: str, kinds: Mapping[str, str], title: str, limit: fl
             marks += [label, text(x + 5, y + 28, words, "small", wide - 8, "drop", of=(name,))]
             below[name] = "" if label or not below.get(name, kind) else kind
             x += wide
-        marks.append(text(x + 6, y + 22, whole, "strong"))
+        marks.append(text(x + 6, y + 22, whole, "strong halo"))
         y += 44
     if limit:
-        over = f"limit {amount(limit, unit, most)}"
-        marks += [
-            line(limit * scale, 8, limit * scale, y - 4, "limit dashed"),
-            text(limit * scale - 6, 12, over, "small end"),
-        ]
+        x, over = limit * scale, f"limit {amount(limit, unit, most)}"
+        marks += [line(x, 8, x, y - 4, "limit dashed"), text(x - 6, 12, over, "small end")]
         said.append(over)
     for k, (name, kind) in enumerate((name, kind) for name, kind in below.items() if kind):
         x, top = k % 3 * 186, y + 4 + k // 3 * 20
         marks += [rect(x, top, 14, 12, kind, of=(name,)), text(x + 20, top + 10, name, "small", of=(name,))]
     high = y + 20 * -(-sum(map(bool, below.values())) // 3)
+    marks = sorted(filter(None, marks), key=lambda mark: mark.shape == "text")  # no line through words
     return Scene(title, (Panel(_WIDE, high, marks),), say=HINT, alt="\n  ".join(said))
