@@ -39,7 +39,8 @@ class Picture {
     if (JSON.stringify(choices) === JSON.stringify(this.choices)) return;
     if (!this.block) this.ask();
     this.model.set("choices", choices);
-    this.save();
+    if (this.block) setTimeout(() => this.save(), 50); // painted first: what comes back from the kernel keeps the page busy
+    else this.save();
     this.showChoices();
   }
 
