@@ -31,7 +31,7 @@ const attributes = (node, values) => {
 };
 
 const USUAL = { x: 0, y: 0, w: 0, h: 0, text: "", key: "", of: [], tip: "", lights: [], sets: [], focus: "", came: null };
-const ONE_OF_MANY = 150; // more marks than so many are not moved softly, but put in their place
+const ONE_OF_MANY = 150; // of more marks than so many none is moved softly, and what is invisible gets a node when it is pointed at
 
 // The columns of a pool as marks; each is made when it is first asked for.
 function marksOf(pool) {
@@ -72,13 +72,20 @@ function write(node, mark, before) {
 }
 
 // The marks as children of a group: what keeps its key, or its place among those without one, is kept and moved.
+// `group.all` has all of them in order: nodes, and { mark, group, id } for a mark that has no node yet.
 function paint(group, marks, { moving = false, seconds = 0.2 } = {}) {
   const old = group.nodes ?? new Map();
-  const [nodes, flights] = [new Map(), []];
+  const [nodes, flights, all] = [new Map(), [], []];
+  const unseen = (mark) => mark.kind.startsWith("hit");
+  const lazy = marks.filter(unseen).length > ONE_OF_MANY;
   let [at, count] = [group.firstChild, 0];
   for (const mark of marks) {
     const id = mark.key ? `${mark.shape} ${mark.key}` : `${mark.shape}#${count++}`;
     let node = old.get(id);
+    if (!node && lazy && unseen(mark)) {
+      all.push({ mark, group, id });
+      continue;
+    }
     const before = node?.mark;
     if (node) old.delete(id);
     else node = document.createElementNS(SVG, TAGS[mark.shape]);
@@ -90,13 +97,26 @@ function paint(group, marks, { moving = false, seconds = 0.2 } = {}) {
     if (node === at) at = at.nextSibling;
     else group.insertBefore(node, at);
     nodes.set(id, node);
+    all.push(node);
   }
   for (const node of old.values()) node.remove();
-  group.nodes = nodes;
+  Object.assign(group, { nodes, all });
   if (flights.length > ONE_OF_MANY) return;
   for (const [node, dx, dy] of flights) {
     node.animate([{ translate: `${dx}px ${dy}px` }, { translate: "0 0" }], { duration: 1000 * seconds, easing: "ease-in-out" });
   }
+}
+
+// The node of a mark, made now if it has none. It lies under the words.
+function real(one) {
+  if (one.nodeType) return one;
+  const { mark, group, id } = one;
+  const node = document.createElementNS(SVG, TAGS[mark.shape]);
+  write(node, mark);
+  group.insertBefore(node, group.querySelector("text"));
+  group.nodes.set(id, node);
+  group.all[group.all.indexOf(one)] = node;
+  return node;
 }
 
 // How far a point is from a mark; 0 inside it.

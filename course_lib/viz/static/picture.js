@@ -151,22 +151,24 @@ class Picture {
 
   // --- pointer, focus and keys
 
-  get nodes() {
-    return this.stage.querySelectorAll("svg > g > *");
+  get nodes() { // of every mark, in order; some have none yet: see real()
+    return this.panels.flatMap((svg) => [...svg.children].flatMap((group) => group.all ?? []));
   }
 
   // One stop of the Tab key for each group of marks that the arrow keys walk over, and one for the panel if it has keys.
   tabs(focused) {
     const groups = new Map();
     for (const node of this.nodes) {
-      if (node.mark.focus) groups.set(node.mark.focus, [...(groups.get(node.mark.focus) ?? []), node]);
+      const { focus } = node.mark;
+      if (focus) groups.has(focus) ? groups.get(focus).push(node) : groups.set(focus, [node]);
     }
     for (const nodes of groups.values()) {
       const mine = focused && nodes[0].mark.focus === focused.focus; // if the mark with the focus is gone, the nearest has it
       const same = mine ? nodes.reduce((a, b) => (b.mark.key && b.mark.key === focused.key ? b : a), nearest(nodes, focused)) : null;
-      const stop = same ?? nodes.find((node) => node.tabIndex === 0) ?? nodes[0];
-      for (const node of nodes) if ((node.tabIndex === 0) !== (node === stop)) node.setAttribute("tabindex", node === stop ? 0 : -1);
-      if (same && same !== document.activeElement) same.focus();
+      const stop = real(same ?? nodes.find((node) => node.tabIndex === 0) ?? nodes[0]);
+      for (const node of nodes) if (node.tabIndex === 0 && node !== stop) node.setAttribute("tabindex", -1);
+      stop.setAttribute("tabindex", 0);
+      if (same && stop !== document.activeElement) stop.focus();
     }
     const keys = Boolean(this.scene.keys || this.zoomer || (this.scene.frames && !groups.size));
     this.panels.forEach((svg, i) => {
@@ -190,12 +192,12 @@ class Picture {
     const words = mark ? (mark.lights.length ? mark.lights : mark.of) : [];
     this.stage.classList.toggle("pointing", words.length > 0);
     const lit = [];
+    const named = ({ key, of }) => words.includes(key) || of.some((word) => words.includes(word));
+    if (words.length) this.nodes.forEach((other) => other.nodeType || (named(other.mark) && real(other)));
     for (const other of this.stage.querySelectorAll(".k, .here")) {
-      const { key, of, shape } = other.mark;
-      const named = other !== node && words.includes(key);
-      other.classList.toggle("lit", words.length > 0 && (other === node || named || of.some((word) => words.includes(word))));
+      other.classList.toggle("lit", words.length > 0 && (other === node || named(other.mark)));
       other.classList.remove("here");
-      if (named && shape !== "text") lit.push(other.mark);
+      if (other !== node && words.includes(other.mark.key) && other.mark.shape !== "text") lit.push(other.mark);
     }
     node?.classList.add("here");
     this.stage.querySelectorAll(".wire").forEach((wire) => wire.remove());
@@ -206,19 +208,19 @@ class Picture {
     }
   }
 
-  // The node that the pointer means: under it, or the nearest one that says something.
+  // The node that the pointer means: under it, or the nearest one that says something. What has no node yet may lie above another.
   at(event) {
-    if (event.target.mark?.tip) return event.target;
-    const svg = event.target.closest?.("svg");
+    const [under, svg] = [event.target.mark?.tip ? event.target : null, event.target.closest?.("svg")];
     if (!svg) return null;
     const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-    let [found, least] = [null, NEAR];
-    for (const node of svg.querySelectorAll("g > *")) {
-      if (!node.mark.tip) continue;
+    let [found, least] = [under, under ? 0 : NEAR];
+    for (const node of [...svg.children].flatMap((group) => group.all ?? [])) {
+      if (node === under) found = under;
+      if (!node.mark.tip || (under && node.nodeType)) continue;
       const far = distance(node.mark, x, y);
-      if (far < least) [found, least] = [node, far];
+      if (far < least || (far === 0 && !node.nodeType)) [found, least] = [node, far];
     }
-    return found;
+    return found && real(found);
   }
 
   listen() {
@@ -230,7 +232,7 @@ class Picture {
     on("focusin", () => {
       const node = this.focused();
       if (!node) return;
-      for (const other of this.nodes) if (other.mark.focus === node.mark.focus) other.setAttribute("tabindex", other === node ? 0 : -1);
+      for (const other of this.nodes) if (other.nodeType && other.mark.focus === node.mark.focus) other.setAttribute("tabindex", other === node ? 0 : -1);
       this.point(node);
     });
     on("click", (event) => {
@@ -252,9 +254,9 @@ class Picture {
     if (chosen) this.choose(chosen);
     else if (node?.mark.sets.length && (key === "Enter" || key === " ")) this.choose(Object.fromEntries(node.mark.sets));
     else if (node && (key in ARROWS || key === "Home" || key === "End")) {
-      const group = [...this.nodes].filter(({ mark }) => mark.focus === node.mark.focus);
+      const group = this.nodes.filter(({ mark }) => mark.focus === node.mark.focus);
       const next = key in ARROWS ? beside(group, node, ARROWS[key]) : group.at(key === "Home" ? 0 : -1);
-      if (next) next.focus();
+      if (next) real(next).focus();
       else this.zoomer?.(key);
     } else return this.zoomer?.(key) || this.player.key(key);
     return true;
