@@ -44,7 +44,6 @@ CHANGES = {  # what is chosen in turn, of pictures in tests/every_picture.py
     "product": [{"world_size": 4}, {"world_size": 2}],
     "transformer block": [{"t": 2}, {"t": 8}, {"t": 4}],
     "ring": [{"world_size": 8}, {"world_size": 4}],
-    "prediction": [{"answer": 0}, {"answer": 1}],
     "timeline": [{"view": [0.0, 0.02]}, {"view": [0.0, 0.05]}],
     "pipeline": [{"m": 12}, {"m": 8}, {"schedule": "ZB-V"}, {"schedule": "1F1B"}],
     "pipeline of 16": [{"m": 63}, {"m": 64}],
@@ -54,6 +53,10 @@ CHANGES = {  # what is chosen in turn, of pictures in tests/every_picture.py
     "memory": [{"tp": 2}, {"tp": 4}, {"zero": 1}, {"zero": 0}],
     "roofline": [{"tokens": 1024}, {"tokens": 2048}],
     "planner": [{"mark": 5}, {"mark": 9}, {"zero": 1}, {"zero": "any"}],
+    "prediction": [
+        {"answer": 0},
+        {"answer": 1},
+    ],  # the last: until it is answered, what follows is covered by a blur
 }
 # Chooses, and resolves to the ms until the browser has painted what was chosen.
 MEASURE = """async ([index, changes]) => {
