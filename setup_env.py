@@ -82,9 +82,7 @@ def pip(*arguments: str, brief: bool = False) -> None:
             if not line.startswith(("Requirement already satisfied", "Looking in ")):
                 print(line, end="", flush=True)
     if process.returncode:
-        sys.exit(
-            "set-up: pip failed (see above). Nothing is lost: run the same command again to go on from here."
-        )
+        sys.exit("set-up: pip failed (see above). Nothing is lost: run the same command again to go on from here.")
 
 
 def say(text: str) -> None:

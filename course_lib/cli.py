@@ -40,9 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     command("update", _update, "bring new pages into work/; what you wrote is never touched")
 
     sub = command("check", _check, "grade one exercise and say what is right, what is wrong and what to try")
-    sub.add_argument(
-        "file", type=Path, help="the exercise that you filled in: exercises/05_data_parallel.ipynb"
-    )
+    sub.add_argument("file", type=Path, help="the exercise that you filled in: exercises/05_data_parallel.ipynb")
     _add_grading_options(sub)
 
     sub = command("grade", _grade, "grade every notebook in a folder and the folders in it")
@@ -51,18 +49,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_grading_options(sub)
 
     sub = command(
-        "train",
-        _train,
-        "train a GPT on real text under any layout of ranks; the same arguments work under torchrun",
+        "train", _train, "train a GPT on real text under any layout of ranks; the same arguments work under torchrun"
     )
     add_train_arguments(sub)
 
     command("validate", _validate, "hold the calculator of cost against published results, row by row")
 
     sub = command("build", _build, "build the notebooks whose source changed, and the exercises")
-    sub.add_argument(
-        "names", nargs="*", help="how the names begin, for example 05 (default: all of the course)"
-    )
+    sub.add_argument("names", nargs="*", help="how the names begin, for example 05 (default: all of the course)")
     sub.add_argument("--all", action="store_true", help="build even what is up to date")
     sub.add_argument(
         "--check", action="store_true", help="build nothing; say what is stale and exit with 1 if anything is"
@@ -77,9 +71,7 @@ def _add_grading_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long one cell may take (default: five times what the solution takes, at least 30)",
     )
-    parser.add_argument(
-        "--seed", type=int, help="grade once more with the seed of an earlier report (default: fresh)"
-    )
+    parser.add_argument("--seed", type=int, help="grade once more with the seed of an earlier report (default: fresh)")
 
 
 def _lab(options, extra: list[str]) -> int:
@@ -90,9 +82,7 @@ def _lab(options, extra: list[str]) -> int:
     try:
         write_settings()
     except OSError as error:
-        print(
-            f"course: JupyterLab's settings could not be written ({error}); widgets will not be saved with pages."
-        )
+        print(f"course: JupyterLab's settings could not be written ({error}); widgets will not be saved with pages.")
     made, old = copy_pages(root)
     if made:
         print(f"course: {made} pages copied into {WORK}/, where you work; git does not track it.")
@@ -108,9 +98,7 @@ def _lab(options, extra: list[str]) -> int:
         "--log-level=WARN",
         f"--ServerApp.root_dir={root}",
         f"--LabApp.default_url={address}",
-        *(
-            ["--ServerApp.allow_root=True"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        ),  # a container
+        *(["--ServerApp.allow_root=True"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),  # a container
         *extra,
     ]
     if os.name != "posix":
@@ -151,9 +139,7 @@ def _grade(options, extra) -> int:
     from course_lib.grading.grade import GradingError
 
     try:
-        return grade_folder(
-            options.folder, csv_file=options.csv, timeout_s=options.timeout, seed=options.seed
-        )
+        return grade_folder(options.folder, csv_file=options.csv, timeout_s=options.timeout, seed=options.seed)
     except GradingError as error:
         print(f"course grade: {error}", file=sys.stderr)
         return 2

@@ -57,18 +57,14 @@ def text_batch(step: int, batch: int, context: int) -> tuple[torch.Tensor, torch
     """
     source = text()
     if not 0 < context < len(source):
-        raise ValueError(
-            f"context is {context}: pass 1 to {len(source) - 1}, for the byte after it has to exist too."
-        )
+        raise ValueError(f"context is {context}: pass 1 to {len(source) - 1}, for the byte after it has to exist too.")
     generator = torch.Generator().manual_seed(step)
     starts = torch.randint(len(source) - context, (batch, 1), generator=generator)
     windows = source[starts + torch.arange(context + 1)].long()  # (batch, context + 1)
     return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
 
 
-def masked_batch(
-    step: int, batch: int, context: int, masked: float = 0.15
-) -> tuple[torch.Tensor, torch.Tensor]:
+def masked_batch(step: int, batch: int, context: int, masked: float = 0.15) -> tuple[torch.Tensor, torch.Tensor]:
     """Bytes to fill in: x (batch, context) int64 of `text()` with a share of its bytes set to MASK, y what stood there.
 
     y is -100 wherever nothing was masked: a loss with ignore_index=-100 counts the masked places alone. One place a row is

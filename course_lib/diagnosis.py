@@ -82,9 +82,7 @@ class Call(NamedTuple):
 def operations(trace: Trace, rank: int) -> Counter[Call]:
     """How often a rank called what. Spans are left out; `trace.during("step", last=1)` leaves one step in."""
     return Counter(
-        Call(
-            event.operation, event.ranks if event.kind == "collective" else (rank, *event.peers), event.nbytes
-        )
+        Call(event.operation, event.ranks if event.kind == "collective" else (rank, *event.peers), event.nbytes)
         for event in trace.by_rank[rank]
         if not event.is_span
     )

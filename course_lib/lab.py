@@ -13,15 +13,11 @@ from pathlib import Path
 
 FOLDERS = ("notebooks", "exercises", "solutions")
 WORK, MADE_FROM = "work", ".made_from.json"
-_OUT = re.compile(
-    r"\]\(\.\./(?!notebooks/|exercises/|solutions/)"
-)  # a link out of these folders: one level further up
+_OUT = re.compile(r"\]\(\.\./(?!notebooks/|exercises/|solutions/)")  # a link out of these folders: one level further up
 
 _SETTINGS = {  # of JupyterLab, for this environment; a user's own settings win
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
-    "@jupyter-widgets/jupyterlab-manager:plugin": {
-        "saveState": True
-    },  # widgets come back when a page is reopened
+    "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},  # widgets come back when a page is reopened
 }
 _EXPORT = {  # pictures in an exported page bring what they need with them; widgets would ask a server for it
     "NbConvertBase": {
@@ -94,9 +90,7 @@ def _work(root: Path) -> tuple[Path, dict[str, str]]:
 def _pages(root: Path) -> dict[str, str]:
     """Every page of the course, as its copy is to be, under its name from the root."""
     paths = (path for folder in FOLDERS for path in sorted((root / folder).glob("[0-9][0-9]_*.ipynb")))
-    return {
-        path.relative_to(root).as_posix(): _OUT.sub("](../../", path.read_text("utf-8")) for path in paths
-    }
+    return {path.relative_to(root).as_posix(): _OUT.sub("](../../", path.read_text("utf-8")) for path in paths}
 
 
 def _sources(page: str) -> str:

@@ -52,11 +52,7 @@ class Cluster:
     across: Link
 
     def __post_init__(self) -> None:
-        if (
-            isinstance(self.ranks_per_node, bool)
-            or not isinstance(self.ranks_per_node, int)
-            or self.ranks_per_node < 1
-        ):
+        if isinstance(self.ranks_per_node, bool) or not isinstance(self.ranks_per_node, int) or self.ranks_per_node < 1:
             raise ValueError(f"ranks_per_node is a whole number from 1 up, not {self.ranks_per_node!r}.")
 
     def between(self, src: int, dst: int) -> Link:

@@ -49,10 +49,7 @@ class MemoryMeter(TorchDispatchMode):
     """
 
     def __init__(
-        self,
-        model: nn.Module | None = None,
-        optimizer: Optimizer | None = None,
-        limit_bytes: int | None = None,
+        self, model: nn.Module | None = None, optimizer: Optimizer | None = None, limit_bytes: int | None = None
     ):
         super().__init__()
         self.model, self.optimizer, self.limit_bytes = model, optimizer, limit_bytes
@@ -118,9 +115,7 @@ class MemoryMeter(TorchDispatchMode):
         return [value for state in states for value in state.values() if isinstance(value, torch.Tensor)]
 
 
-def saved_for_backward(
-    module: nn.Module, *inputs: torch.Tensor
-) -> list[tuple[tuple[int, ...], torch.dtype, int]]:
+def saved_for_backward(module: nn.Module, *inputs: torch.Tensor) -> list[tuple[tuple[int, ...], torch.dtype, int]]:
     """What autograd keeps of module(*inputs) for backward: the shape, dtype and bytes of each tensor, in the order of saving.
 
     Each storage is listed once, under the first tensor that was saved of it; parameters are left out, as they are there

@@ -13,12 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.nn import functional as F
 
-from course_lib.collectives.autograd import (
-    gather_from_group,
-    gather_sequence,
-    reduce_scatter_sequence,
-    split_to_group,
-)
+from course_lib.collectives.autograd import gather_from_group, gather_sequence, reduce_scatter_sequence, split_to_group
 from course_lib.faults import FAULTS, PIPELINE, TENSOR
 from course_lib.layout import Layout
 from course_lib.parallel.hybrid import make_groups
@@ -74,11 +69,7 @@ class _Job:
                 dist.broadcast(whole, src=0)
             if name in SPLIT:
                 whole = whole.chunk(layout.tp, SPLIT[name])[self.at.tp].clone()
-            if (
-                layout.pp == 1
-                or (self.at.pp == 0 and name != "bias")
-                or (self.at.pp == 1 and name in LAST_STAGE)
-            ):
+            if layout.pp == 1 or (self.at.pp == 0 and name != "bias") or (self.at.pp == 1 and name in LAST_STAGE):
                 self.weights[name] = whole.requires_grad_()
 
     def broken(self, fault: str) -> bool:
@@ -91,9 +82,7 @@ class _Job:
         total = torch.tensor(own)
         if not self.broken("mean of means"):
             self.add_up(total, "dp")  # tokens that count, in the whole batch
-        loss = sum(
-            self.micro_batch(*rows, total) for rows in zip(x.chunk(self.m), y.chunk(self.m), strict=True)
-        )
+        loss = sum(self.micro_batch(*rows, total) for rows in zip(x.chunk(self.m), y.chunk(self.m), strict=True))
         if self.broken("step too early"):
             self.update()
         self.average()
@@ -111,9 +100,7 @@ class _Job:
         generator = torch.Generator().manual_seed(1000 * self.seed + number)
         share = self.m * ROWS
         tokens = torch.randint(VOCABULARY, (share * self.layout.dp, CONTEXT + 1), generator=generator)
-        sure = (
-            torch.rand(tokens.shape, generator=generator) < 0.8
-        )  # a text that can be learnt: 5t + 3 often follows t
+        sure = torch.rand(tokens.shape, generator=generator) < 0.8  # a text that can be learnt: 5t + 3 often follows t
         for i in range(CONTEXT):
             tokens[:, i + 1] = torch.where(sure[:, i], (5 * tokens[:, i] + 3) % VOCABULARY, tokens[:, i + 1])
         length = torch.randint(1, CONTEXT + 1, (len(tokens), 1), generator=generator)

@@ -136,11 +136,7 @@ class Simulation:
         """Every action, rank by rank, with what it waited for."""
         message, tiny = self.costs.message_s, 1e-9 * self.makespan_s
         ranks = [list(zip(*pair)) for pair in zip(self.schedule.actions, self.times)]
-        ended = {
-            action.gives: (end, rank, str(action))
-            for rank, row in enumerate(ranks)
-            for action, (_, end) in row
-        }
+        ended = {action.gives: (end, rank, str(action)) for rank, row in enumerate(ranks) for action, (_, end) in row}
         steps = []
         for rank, row in enumerate(ranks):
             chunks = {stage: k for k, stage in enumerate(sorted({action.stage for action, _ in row}))}
@@ -169,13 +165,8 @@ class Simulation:
                 names = (str(step.action), *(name for _, name in step.needs))
                 gaps.append((step.rank, step.free_s, step.start_s, why, names))
         ends = [times[-1][1] if times else 0.0 for times in self.times]
-        gaps += [
-            (rank, end, self.makespan_s, ": all of its work is done", ()) for rank, end in enumerate(ends)
-        ]
-        return [
-            (r, a, b, f"rank {r} is idle from {a:.6g} s to {b:.6g} s{why}", names)
-            for r, a, b, why, names in gaps
-        ]
+        gaps += [(rank, end, self.makespan_s, ": all of its work is done", ()) for rank, end in enumerate(ends)]
+        return [(r, a, b, f"rank {r} is idle from {a:.6g} s to {b:.6g} s{why}", names) for r, a, b, why, names in gaps]
 
     @cached_property
     def _clocks(self) -> list[tuple[list[float], list[float], list[float], list[float]]]:
@@ -189,9 +180,7 @@ class Simulation:
 
     def working_at(self, time_s: float) -> int:
         """How many ranks do something at a time."""
-        return sum(
-            bisect_right(start, time_s) > bisect_right(end, time_s) for start, end, _, _ in self._clocks
-        )
+        return sum(bisect_right(start, time_s) > bisect_right(end, time_s) for start, end, _, _ in self._clocks)
 
     def activations_at(self, time_s: float) -> list[int]:
         """For each rank, what it holds at a time, counted as in `peak_activations`."""
@@ -250,11 +239,7 @@ def measured(schedule: Schedule, trace: Trace, costs: Costs | None = None) -> Si
     Raises ValueError if the trace has not one span for each action of the schedule.
     """
     spans = [
-        [
-            e
-            for e in trace.events
-            if e.is_span and e.rank == rank and dict(e.labels).keys() >= {"stage", "microbatch"}
-        ]
+        [e for e in trace.events if e.is_span and e.rank == rank and dict(e.labels).keys() >= {"stage", "microbatch"}]
         for rank in range(schedule.num_ranks)
     ]
     begin = min((e.start_s for rank in spans for e in rank), default=0.0)

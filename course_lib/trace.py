@@ -94,11 +94,7 @@ class Trace:
     dropped: int = 0
 
     def of(
-        self,
-        rank: int | None = None,
-        operation: str | None = None,
-        kind: str | None = None,
-        group: str | None = None,
+        self, rank: int | None = None, operation: str | None = None, kind: str | None = None, group: str | None = None
     ) -> "Trace":
         """The trace with only the events that fit all that is given.
 
@@ -114,8 +110,7 @@ class Trace:
             if value is not None
         ]
         return replace(
-            self,
-            events=tuple(e for e in self.events if all(getattr(e, name) == value for name, value in wanted)),
+            self, events=tuple(e for e in self.events if all(getattr(e, name) == value for name, value in wanted))
         )
 
     def during(self, name: str, last: int | None = None) -> "Trace":

@@ -62,15 +62,9 @@ def _names(rank: int, last_thread: int) -> list[dict]:
 
     threads = [(MAIN, "main"), (COMMUNICATION, "communication")]
     threads += [(thread, f"communication {thread}") for thread in range(2, last_thread + 1)]
-    rows = [
-        named("process_name", MAIN, name=f"rank {rank}"),
-        named("process_sort_index", MAIN, sort_index=rank),
-    ]
+    rows = [named("process_name", MAIN, name=f"rank {rank}"), named("process_sort_index", MAIN, sort_index=rank)]
     for thread, name in threads:
-        rows += [
-            named("thread_name", thread, name=name),
-            named("thread_sort_index", thread, sort_index=thread),
-        ]
+        rows += [named("thread_name", thread, name=name), named("thread_sort_index", thread, sort_index=thread)]
     return rows
 
 
@@ -84,9 +78,7 @@ def _nested(rank: int, events: list["Event"]) -> list[dict]:
     found = []
     for event in events:
         if event.is_span:
-            labels = {
-                key: value if isinstance(value, (int, float)) else str(value) for key, value in event.labels
-            }
+            labels = {key: value if isinstance(value, (int, float)) else str(value) for key, value in event.labels}
             found.append((_ns(event.start_s), _ns(event.end_s), event.operation, "span", labels))
         for start, stop in event.waits:
             found.append((_ns(start), _ns(stop), f"wait: {event.operation}", "wait", _arguments(event)))

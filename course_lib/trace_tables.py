@@ -124,7 +124,9 @@ class Traffic:
         """The totals, and what the numbers leave out."""
         total, count = sum(map(sum, self.nbytes)), sum(map(sum, self.messages))
         sums = f"{count:,} message{'s' * (count != 1)}, {total:,} bytes"
-        unplaced = f"Messages only; {self.unplaced_bytes:,} bytes of {self.backend}'s own collectives have no known path."
+        unplaced = (
+            f"Messages only; {self.unplaced_bytes:,} bytes of {self.backend}'s own collectives have no known path."
+        )
         return [sums, *([unplaced] if self.unplaced_bytes else []), *self.notes]
 
     def __repr__(self) -> str:

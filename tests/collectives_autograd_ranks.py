@@ -77,9 +77,7 @@ def check_gradient(name, dim):
         weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         return (weights * y * y).sum()
 
-    return torch.autograd.gradcheck(
-        lambda *inputs: WholeProgram.apply(local_loss, kind_in, kind_out, *inputs), inputs
-    )
+    return torch.autograd.gradcheck(lambda *inputs: WholeProgram.apply(local_loss, kind_in, kind_out, *inputs), inputs)
 
 
 def forward_along(dim):

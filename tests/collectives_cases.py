@@ -26,15 +26,7 @@ REDUCED = {
     "AVG": FLOATS,
 }
 REDUCTIONS = ("all_reduce", "reduce", "reduce_scatter", "reduce_scatter_tensor")
-MOVES = (
-    "broadcast",
-    "scatter",
-    "gather",
-    "all_gather",
-    "all_gather_into_tensor",
-    "all_to_all",
-    "all_to_all_single",
-)
+MOVES = ("broadcast", "scatter", "gather", "all_gather", "all_gather_into_tensor", "all_to_all", "all_to_all_single")
 ALGORITHMS = {"all_reduce": ["ring", "doubling", "reduce_broadcast"], "broadcast": ["tree", "flat"]}
 ASYNC = ("broadcast", "scatter", "gather", "all_to_all", "all_to_all_single")
 
@@ -73,9 +65,7 @@ class Scene:
         generator = torch.Generator().manual_seed(1000 * self.case.seed + salt)
         if dtype.is_floating_point or dtype.is_complex:
             part = torch.rand(2, *shape, generator=generator, dtype=torch.float64)
-            part = (
-                part + 0.5 if self.case.op == "PRODUCT" else (2 * part - 1) * (part > 0.2)
-            )  # zeros of one sign
+            part = part + 0.5 if self.case.op == "PRODUCT" else (2 * part - 1) * (part > 0.2)  # zeros of one sign
             values = torch.complex(*part).to(dtype) if dtype.is_complex else part[0].to(dtype)
         else:
             least = -3 if dtype.is_signed else 0
@@ -160,10 +150,7 @@ class Scene:
         return [output], [(mine, self.values(me, (leaving, *rest)))]
 
     def lib_name(self):
-        new = {
-            "all_gather_into_tensor": "all_gather_single",
-            "reduce_scatter_tensor": "reduce_scatter_single",
-        }
+        new = {"all_gather_into_tensor": "all_gather_single", "reduce_scatter_tensor": "reduce_scatter_single"}
         return new.get(self.case.call, self.case.call) if self.lib is dist else self.case.call
 
 
@@ -202,7 +189,4 @@ def close(case, a, b):
 
 def run_batch(groups, cases):
     groups = [None, *(dist.new_group(ranks, sort_ranks=False) for ranks in groups)]
-    return [
-        compare(case, groups[case.group]) if dist.get_rank(groups[case.group]) >= 0 else None
-        for case in cases
-    ]
+    return [compare(case, groups[case.group]) if dist.get_rank(groups[case.group]) >= 0 else None for case in cases]

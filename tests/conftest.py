@@ -13,10 +13,7 @@ HOW_TO = {
     "gpu": "an NVIDIA GPU and a CUDA build of torch",
     "nodes": "two network namespaces for two nodes: Linux that allows them, iproute2 and util-linux",
 }
-REQUIRE = {
-    "browser": "COURSE_REQUIRE_BROWSER",
-    "nodes": "COURSE_REQUIRE_NODES",
-}  # set where their absence is an error
+REQUIRE = {"browser": "COURSE_REQUIRE_BROWSER", "nodes": "COURSE_REQUIRE_NODES"}  # set where their absence is an error
 counts = Counter()  # of tests that were not run
 
 

@@ -10,12 +10,7 @@ from course_lib.data import masked_batch, text_batch
 from course_lib.models.bert import BERT
 from course_lib.models.gpt import GPT, Attention
 from course_lib.parallel import ring_attention as ring
-from course_lib.parallel.context import (
-    all_to_all_attention,
-    context_parallelize,
-    local_positions,
-    split_sequence,
-)
+from course_lib.parallel.context import all_to_all_attention, context_parallelize, local_positions, split_sequence
 from course_lib.parallel.data import BucketedDataParallel, DataParallel
 from course_lib.parallel.ring_attention import ring_attention
 from tests.tensor_cases import OPTIMIZERS, shaken
@@ -53,9 +48,7 @@ def run(attention, q, k, v, grad, **options):
 
 
 def one_process_attention(q, k, v, **options):
-    return F.scaled_dot_product_attention(
-        q, k, v, is_causal=options["causal"], enable_gqa=q.shape[1] != k.shape[1]
-    )
+    return F.scaled_dot_product_attention(q, k, v, is_causal=options["causal"], enable_gqa=q.shape[1] != k.shape[1])
 
 
 def error(method, s=48, kv_heads=HEADS, causal=False, zigzag=True, split_zigzag=None, **case):
@@ -69,8 +62,7 @@ def error(method, s=48, kv_heads=HEADS, causal=False, zigzag=True, split_zigzag=
     truth = run(one_process_attention, *whole, causal=causal)
     assert all(x.dtype == whole[0].dtype and x.isfinite().all() for x in found)
     return max(
-        ((a - b[:, :, mine]).abs().max() / b.abs().max().clamp(min=1)).item()
-        for a, b in zip(found, truth, strict=True)
+        ((a - b[:, :, mine]).abs().max() / b.abs().max().clamp(min=1)).item() for a, b in zip(found, truth, strict=True)
     )
 
 
@@ -151,9 +143,7 @@ def one_process(model_name, optimizer_name, steps=3):
     return train(build, optimizer_name, loss, steps=steps)
 
 
-def ranks(
-    model_name, optimizer_name, method="ring", zigzag=True, parallelize=context_parallelize, positions=None
-):
+def ranks(model_name, optimizer_name, method="ring", zigzag=True, parallelize=context_parallelize, positions=None):
     """On a rank: the same from this rank's part of each sequence, and from other weights on every rank."""
 
     def build():
@@ -177,8 +167,7 @@ def distance(run, truth):
     """The largest difference of the mean loss, and of a gradient or a weight on any rank."""
     losses, grads, weights = truth
     found = [
-        abs(math.fsum(mine) / len(mine) - whole)
-        for mine, whole in zip(zip(*(r[0] for r in run)), losses, strict=True)
+        abs(math.fsum(mine) / len(mine) - whole) for mine, whole in zip(zip(*(r[0] for r in run)), losses, strict=True)
     ]
     for rank in run:
         for mine, whole in ((rank[1], grads), (rank[2], weights)):

@@ -25,21 +25,15 @@ PICTURES = {
     "transformer block": lambda: viz.transformer_block(t=4, sequence_parallel=True),
     "ring": lambda: viz.animate("all_reduce", "ring", 4),
     "tree": lambda: viz.animate("broadcast", "tree", 8),
-    "prediction": lambda: viz.predict(
-        "How much is `20 + 22`?", {"42": "It is.", "44": "Two too many."}, right=0
-    ),
+    "prediction": lambda: viz.predict("How much is `20 + 22`?", {"42": "It is.", "44": "Two too many."}, right=0),
     "timeline": lambda: viz.timeline(data_parallel(4)),
-    "timelines": lambda: viz.timeline(
-        {"one message": data_parallel(2, 2, 1), "four messages": data_parallel(2, 2, 4)}
-    ),
+    "timelines": lambda: viz.timeline({"one message": data_parallel(2, 2, 1), "four messages": data_parallel(2, 2, 4)}),
     "pipeline": lambda: viz.pipeline("1F1B", 4, 8),
     "pipeline of 16": lambda: viz.pipeline("ZB-H1", 16, 64),
     "schedule": lambda: viz.schedule_picture(gpipe(4, 8)),
     "arena": lambda: viz.arena(one_f_one_b(3, 6)),
     "arena, stuck": lambda: viz.arena(parse("mine", ["0F0 0B0 0F1 0B1", "1F1 1B1 1F0 1B0"])),
-    "mesh, a cube": lambda: viz.mesh_explorer(
-        Layout(pp=2, dp=2, tp=2), 4, 5, model="GPT-3 Small", num_microbatches=4
-    ),
+    "mesh, a cube": lambda: viz.mesh_explorer(Layout(pp=2, dp=2, tp=2), 4, 5, model="GPT-3 Small", num_microbatches=4),
     "mesh": lambda: viz.mesh_explorer(rank=1234),
     "memory": lambda: viz.memory_estimator("GPT-3 175B", "A100"),
     "roofline": lambda: viz.roofline("A100", beside="V100", mine=GPUS["V100"].roofline),

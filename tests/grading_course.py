@@ -93,11 +93,4 @@ def results(result):
 
 
 def scratch(source):
-    return {
-        "cell_type": "code",
-        "id": "scratch",
-        "metadata": {},
-        "source": source,
-        "outputs": [],
-        "execution_count": 1,
-    }
+    return {"cell_type": "code", "id": "scratch", "metadata": {}, "source": source, "outputs": [], "execution_count": 1}

@@ -95,9 +95,7 @@ def gather_all(state, decide, group):
     elif kind == "all_to_all":
         dist.all_to_all_single(torch.empty(n * len(x)), torch.ones(n * len(x)), group=group)
     else:
-        dist.all_gather_object(
-            [None] * n, {"rank": dist.get_rank(), "text": "x" * dist.get_rank()}, group=group
-        )
+        dist.all_gather_object([None] * n, {"rank": dist.get_rank(), "text": "x" * dist.get_rank()}, group=group)
 
 
 def around_the_ring(state, decide, group):

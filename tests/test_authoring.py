@@ -81,19 +81,9 @@ def test_solution_and_stub_of_an_answer():
     ("old", "new", "line", "message"),
     [
         ("        ### END SOLUTION\n", "", 9, "without an END"),
-        (
-            "        ### HINT nothing else",
-            "        ### BEGIN SOLUTION 91.1: again",
-            12,
-            "inside the block that line 9",
-        ),
+        ("        ### HINT nothing else", "        ### BEGIN SOLUTION 91.1: again", 12, "inside the block that line 9"),
         ('        ### BEGIN SOLUTION 91.1: add "two" numbers\n', "", 9, "HINT without a BEGIN"),
-        (
-            "        ### HINT a plus b\n        total = a + b\n        ### HINT nothing else\n",
-            "",
-            10,
-            "holds no code",
-        ),
+        ("        ### HINT a plus b\n        total = a + b\n        ### HINT nothing else\n", "", 10, "holds no code"),
         ('91.1: add "two" numbers', "add two numbers", 9, "write BEGIN SOLUTION as"),
         ('SOLUTION 91.1: add "two"', 'SOLUTION 91.2: add "two"', 9, 'id="answer-91-2"'),
         ("        ### END SOLUTION", "    ### END SOLUTION", 13, "not indented like"),

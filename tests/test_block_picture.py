@@ -114,11 +114,7 @@ def test_a_rank_is_told_the_indices_that_it_holds(block):
     whole = replace(block, t=1, sequence_parallel=False)
     for rank in range(block.t):
         said = rank_line(block, rank)
-        for name, words in (
-            ("attention.q", "q, k, v: columns"),
-            ("attention.o", "o: rows"),
-            ("up", "up: columns"),
-        ):
+        for name, words in (("attention.q", "q, k, v: columns"), ("attention.o", "o: rows"), ("up", "up: columns")):
             piece = PARAMETERS[f"{name}.weight"]
             start, stop = region(whole.held(piece), piece.placement, block.t, rank)[piece.placement.dim]
             assert f" · {words} {start}:{stop} · " in said
@@ -142,9 +138,7 @@ def test_the_picture_has_a_column_for_each_rank_and_bars_where_they_talk(block):
         assert [mark.text for mark in mine].count(str(rank)) == steps
         assert sum(mark.kind == "blank" for mark in mine) == steps
         assert all(
-            column.x <= mark.x and mark.x + mark.w <= column.x + column.w
-            for mark in mine
-            if mark.shape == "rect"
+            column.x <= mark.x and mark.x + mark.w <= column.x + column.w for mark in mine if mark.shape == "rect"
         )
     assert len(marks(block, "sent")) == (0 if block.t == 1 else 8 if block.sequence_parallel else 4)
     assert all("from each rank" in mark.tip for mark in marks(block, "sent"))
@@ -162,9 +156,7 @@ def test_what_is_filled_is_the_share_that_a_rank_holds(block):
             share = fill.w * fill.h / (blank.w * blank.h)
             assert share == pytest.approx(1 / block.t if isinstance(at, Shard) else 1)
             if block.t > 1:
-                assert ("dashed" in fill.kind) == (at == Partial()) and (fill.kind == "all") == (
-                    at == Replicate()
-                )
+                assert ("dashed" in fill.kind) == (at == Partial()) and (fill.kind == "all") == (at == Replicate())
 
 
 def test_a_bar_is_as_high_as_its_bytes():
@@ -221,11 +213,7 @@ def test_the_reader_chooses_and_what_cannot_be_is_said():
     ("arguments", "error", "message"),
     [
         ({"h": 130}, ValueError, "h = 130 is not divisible by num_heads = 8, .* 128 or 136 would do"),
-        (
-            {"num_heads": 4, "t": 8},
-            ValueError,
-            "num_heads is 4, which 8 ranks cannot share equally; 8 would do",
-        ),
+        ({"num_heads": 4, "t": 8}, ValueError, "num_heads is 4, which 8 ranks cannot share equally; 8 would do"),
         ({"t": 3}, ValueError, "num_heads is 8, which 3 ranks cannot share equally; 6 or 9 would do"),
         ({"s": 6, "t": 4, "sequence_parallel": True}, ValueError, "s is 6, which 4 ranks .* 4 or 8 would do"),
         ({"num_heads": 16, "t": 16}, ValueError, "t is one of 1, 2, 4, 8, not 16"),

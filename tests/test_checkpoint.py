@@ -115,10 +115,7 @@ def test_torchs_own_load_reads_it_in_one_process_without_a_group(folder, truth):
     state = {f"model.{name}": torch.empty_like(t) for name, t in truth[1].items() if name != "head.weight"}
     state["optimizer.blocks.0.up.weight.step"] = torch.zeros(())
     dcp.load(state, checkpoint_id=newest, no_dist=True)
-    assert (
-        max((state[f"model.{n}"] - t).abs().max().item() for n, t in truth[1].items() if n != "head.weight")
-        < 1e-10
-    )
+    assert max((state[f"model.{n}"] - t).abs().max().item() for n, t in truth[1].items() if n != "head.weight") < 1e-10
     assert state["optimizer.blocks.0.up.weight.step"] == len(LEGS) * LEG
 
 

@@ -148,9 +148,7 @@ def test_what_is_expected_leaves_the_check_cell():
     assert "c.equal('a', f(1), hint='h')" in without_expectations(source)
 
 
-@pytest.mark.parametrize(
-    "order", ["# NBVAL_SKIP", "  #NBVAL_IGNORE_OUTPUT ", "##  PYTEST_VALIDATE_IGNORE_OUTPUT"]
-)
+@pytest.mark.parametrize("order", ["# NBVAL_SKIP", "  #NBVAL_IGNORE_OUTPUT ", "##  PYTEST_VALIDATE_IGNORE_OUTPUT"])
 def test_nbval_reads_no_orders_from_answers(order):
     from nbval.plugin import find_comment_markers
 
@@ -166,9 +164,7 @@ def test_an_answer_that_calls_what_it_is_to_write_is_stopped():
     from course_lib.cost.memory import training_state
 
     assert by_hand(lambda a, b: sum([a, b]))(2, 3) == 5
-    with pytest.raises(
-        RuntimeError, match="this answer calls course_lib.cost.memory: write here what that does"
-    ):
+    with pytest.raises(RuntimeError, match="this answer calls course_lib.cost.memory: write here what that does"):
         by_hand(lambda: training_state(1, 1, 0))()
     with pytest.raises(RuntimeError, match="this answer calls torch"):
         by_hand(lambda: torch.nn.Linear(1, 1))()

@@ -18,9 +18,7 @@ def test_help_loads_nothing_heavy():
         "heavy = {'torch', 'numpy', 'nbformat', 'nbclient', 'jupytext', 'IPython', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     for command in ("lab", "check", "grade", "build"):
         assert f"\n    {command} " in done.stdout
@@ -39,12 +37,7 @@ def test_lab_opens_the_first_lesson_in_the_courses_folder(tmp_path, monkeypatch)
     cli.main(["lab", "--no-browser", "--port", "8899"])
     as_root = ["--ServerApp.allow_root=True"] if os.geteuid() == 0 else []
     quiet = "--log-level=WARN"
-    assert started[0][3:] == [
-        quiet,
-        f"--ServerApp.root_dir={tmp_path}",
-        "--LabApp.default_url=/lab",
-        *as_root,
-    ]
+    assert started[0][3:] == [quiet, f"--ServerApp.root_dir={tmp_path}", "--LabApp.default_url=/lab", *as_root]
     assert started[1] == [
         sys.executable,
         "-m",

@@ -86,9 +86,7 @@ def test_every_collective_does_what_pytorchs_does(n):
     found = []
     check()
     for (groups, _), wrong in found:
-        assert not wrong, (
-            f"{wrong[1]} in {wrong[0]}; a small one: {smallest_like(n, groups, wrong[0])} of {groups}"
-        )
+        assert not wrong, f"{wrong[1]} in {wrong[0]}; a small one: {smallest_like(n, groups, wrong[0])} of {groups}"
 
 
 # --- what is sent ------------------------------------------------------------------------------------------------------
@@ -108,10 +106,7 @@ def promised(name, n, rank):
         "reduce tree": (int(rank != root), V * (rank != root)),
         "broadcast flat": ((n - 1) * (rank == root), (n - 1) * V * (rank == root)),
         "broadcast tree": (tree_children(place, n), tree_children(place, n) * V),
-        "all_reduce reduce_broadcast": (
-            tree_children(rank, n) + (rank > 0),
-            V * (tree_children(rank, n) + (rank > 0)),
-        ),
+        "all_reduce reduce_broadcast": (tree_children(rank, n) + (rank > 0), V * (tree_children(rank, n) + (rank > 0))),
         "scatter": ((n - 1) * (rank == root), (n - 1) * V * (rank == root)),
         "gather": (int(rank != root), V * (rank != root)),
         "all_gather": (n - 1, (n - 1) * V),

@@ -29,20 +29,8 @@ def test_where_a_browser_is_required_its_absence_is_an_error():
 
 
 def run_without_namespaces(**settings):
-    environment = {k: v for k, v in os.environ.items() if k != "COURSE_REQUIRE_NODES"} | {
-        "PATH": "",
-        **settings,
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "-m",
-        "nodes",
-        "tests/test_two_nodes.py",
-    ]
+    environment = {k: v for k, v in os.environ.items() if k != "COURSE_REQUIRE_NODES"} | {"PATH": "", **settings}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "nodes", "tests/test_two_nodes.py"]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 

@@ -19,10 +19,7 @@ def test_equal_bits_have_equal_tiles_and_the_rest_has_not():
         "none",
         "group-0 held",
     ]
-    assert (
-        tiles[0].tip == "w on rank 0: the same bits on ranks 0, 2"
-        and tiles[0].of == tiles[2].of != tiles[1].of
-    )
+    assert tiles[0].tip == "w on rank 0: the same bits on ranks 0, 2" and tiles[0].of == tiles[2].of != tiles[1].of
     said = [mark.text for mark in picture.scene.panels[0].marks if mark.kind == "small quiet"]
     assert said[0].startswith("furthest apart 9.5e-07") and said[1] == "all equal"
     assert str(picture) == repr(found)

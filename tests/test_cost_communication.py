@@ -40,9 +40,7 @@ def test_trees_are_faster_for_small_arrays_and_rings_for_large_ones():
 
 
 def test_an_unknown_collective_is_refused():
-    with pytest.raises(
-        ValueError, match="'all_sum' is no collective that has a formula here: take one of all_reduce"
-    ):
+    with pytest.raises(ValueError, match="'all_sum' is no collective that has a formula here: take one of all_reduce"):
         ring_bytes("all_sum", 8, 4)
     with pytest.raises(ValueError, match="no tree does 'all_gather'"):
         tree_s("all_gather", 8, 4, LINK)

@@ -9,13 +9,7 @@ import pytest
 import torch
 
 from course_lib.cost import machine
-from course_lib.cost.machine import (
-    Operation,
-    measure_roofline,
-    predicted_and_measured,
-    time_in_turns,
-    time_operation,
-)
+from course_lib.cost.machine import Operation, measure_roofline, predicted_and_measured, time_in_turns, time_operation
 
 SMALL = {
     "matmul": (machine.matmul(3, 5, 7), 2 * 3 * 5 * 7, 4 * (15 + 35 + 21)),
@@ -184,18 +178,11 @@ def test_a_matrix_size_that_is_none_is_refused(kind, position):
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_no_time_is_refused(seconds):
     empty = partial(time_operation, lambda: None), lambda s: time_in_turns(lambda: None, seconds=s)
-    for fn in (
-        measure_roofline,
-        machine.add(10).measure,
-        partial(predicted_and_measured, machine.add(10)),
-        *empty,
-    ):
+    for fn in (measure_roofline, machine.add(10).measure, partial(predicted_and_measured, machine.add(10)), *empty):
         with pytest.raises(ValueError, match=r"more than 0 seconds, not .*: 0\.3 is enough"):
             fn(seconds)
 
 
 def test_what_cannot_be_called_is_refused_with_what_to_pass():
-    with pytest.raises(
-        TypeError, match=r"a function is timed, and Operation\(.*\) is none: pass .*\.build\(\)"
-    ):
+    with pytest.raises(TypeError, match=r"a function is timed, and Operation\(.*\) is none: pass .*\.build\(\)"):
         time_operation(machine.add(10))

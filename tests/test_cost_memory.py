@@ -6,25 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_lib.cost.memory import (
-    ends_activations,
-    layer_activations,
-    layers_in_flight,
-    memory_use,
-    parameters_per_gpu,
-)
+from course_lib.cost.memory import ends_activations, layer_activations, layers_in_flight, memory_use, parameters_per_gpu
 from course_lib.cost.plan import Plan
 from course_lib.cost.shapes import MODELS, Transformer
 
 GPT3 = Transformer("GPT-3", 96, 12288, 96)
 
 
-@given(
-    st.sampled_from([1, 2, 3, 4, 6, 8]),
-    st.integers(1, 8),
-    st.sampled_from([128, 2048, 8192]),
-    st.integers(1, 200),
-)
+@given(st.sampled_from([1, 2, 3, 4, 6, 8]), st.integers(1, 8), st.sampled_from([128, 2048, 8192]), st.integers(1, 200))
 def test_a_layers_activations_are_those_of_the_paper(t, b, s, head_width):
     a = 24
     h = a * head_width
@@ -67,9 +56,7 @@ def test_parameters_of_the_fullest_gpu():
     assert parameters_per_gpu(GPT3, one) == GPT3.parameters
     assert parameters_per_gpu(GPT3, replace(one, dp=8, batch=8)) == GPT3.parameters
     split = replace(one, pp=8, tp=8, batch=64)
-    assert parameters_per_gpu(GPT3, split) == -(
-        -(12 * GPT3.layer_parameters + GPT3.embedding_parameters) // 8
-    )
+    assert parameters_per_gpu(GPT3, split) == -(-(12 * GPT3.layer_parameters + GPT3.embedding_parameters) // 8)
 
 
 def test_each_zero_stage_takes_one_kind_more_from_every_gpu():
@@ -111,10 +98,7 @@ def test_a_plan_that_cannot_be_is_refused(change, words):
 @pytest.mark.parametrize(
     ("plan", "words"),
     [
-        (
-            Plan(pp=64, batch=64),
-            "GPT-3 has 96 layers, which pp × chunks = 64 does not divide: take a divisor of 96",
-        ),
+        (Plan(pp=64, batch=64), "GPT-3 has 96 layers, which pp × chunks = 64 does not divide: take a divisor of 96"),
         (Plan(pp=48, chunks=4, batch=48), "96 layers, which pp × chunks = 192 does not divide"),
         (Plan(tp=64), "96 heads, which tp = 64 does not divide"),
     ],

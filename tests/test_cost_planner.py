@@ -105,9 +105,7 @@ def test_pruning_was_at_work_in_those():
     memory_gb=st.floats(0.5, 80),
     name=st.sampled_from(sorted(SYSTEMS)),
 )
-def test_every_candidate_is_legal_and_fits_and_they_are_ranked(
-    layers, heads, num_gpus, batch, memory_gb, name
-):
+def test_every_candidate_is_legal_and_fits_and_they_are_ranked(layers, heads, num_gpus, batch, memory_gb, name):
     model, system = Transformer("drawn", layers, 128 * heads, heads), SYSTEMS[name]
     found = search(model, system, num_gpus, batch, memory_gb, software=1.2)
     times = [c.total_s for c in found.candidates]
@@ -166,8 +164,7 @@ def test_zero_2_scatters_for_every_micro_batch_and_zero_3_pays_a_latency_for_eve
     assert 4 < time_of[often] / time_of[once] < 8
     assert step_time(model, replace(often, zero=1), A100).data_parallel_s == pytest.approx(time_of[once])
     late = [
-        step_time(model, replace(once, zero=3), replace(A100, across=Link(s, 0.5))).data_parallel_s
-        for s in (0, 1e-3)
+        step_time(model, replace(once, zero=3), replace(A100, across=Link(s, 0.5))).data_parallel_s for s in (0, 1e-3)
     ]
     assert late[1] - late[0] == pytest.approx(3 * 40 * 63 * 1e-3, rel=1e-6)
 
@@ -247,9 +244,7 @@ def test_rule_1_tensor_parallel_fills_a_node_and_does_not_leave_it():
         best = {tp: c.total_s for (tp, dp), c in found.best_by("tp", "dp").items() if dp == 1}
         assert best[8] < best[4] < best[2]
     inside, outside = (layer_time(model, A100, 1, t, False) for t in (8, 16))
-    spent = [
-        t.forward_s + t.backward_s + t.forward_message_s + t.backward_message_s for t in (inside, outside)
-    ]
+    spent = [t.forward_s + t.backward_s + t.forward_message_s + t.backward_message_s for t in (inside, outside)]
     assert 16 * spent[1] > 1.2 * 8 * spent[0]  # GPU time of a layer: two nodes waste it
     slow_inside = replace(A100, inside=Link(5e-6, 20))
     found = search(model, slow_inside, 64, 128, 1000, tools=full_only(), software=1.19)
@@ -268,19 +263,14 @@ def test_rule_2_no_more_model_parallel_than_it_takes_to_fit():
                 if getattr(c.plan, other) == 1:
                     times.setdefault(getattr(c.plan, one), c.total_s)
             sizes = sorted(times)[sorted(times).index(2) :]
-            assert len(sizes) >= 3 and [times[size] for size in sizes] == sorted(
-                times[size] for size in sizes
-            )
+            assert len(sizes) >= 3 and [times[size] for size in sizes] == sorted(times[size] for size in sizes)
 
 
 def test_rules_1_and_2_lose_little_where_they_come_from_and_more_with_later_tools():
     runs = [run for run in RUNS if run.paper == MEGATRON]
     lost = {}
     for name, tools in (("full", full_only()), ("2022", MEGATRON_2022), ("today", TODAY)):
-        found = [
-            search(run.model, A100, run.plan.num_gpus, run.plan.batch, tools=tools, software=1.19)
-            for run in runs
-        ]
+        found = [search(run.model, A100, run.plan.num_gpus, run.plan.batch, tools=tools, software=1.19) for run in runs]
         lost[name] = [by_the_rules(f).total_s / f.best.total_s - 1 for f in found]
     assert len(lost["full"]) == 9 and max(lost["full"]) < 0.07
     assert max(lost["2022"]) > 0.2 and max(lost["today"]) > 0.2
@@ -378,8 +368,7 @@ def test_the_best_of_each_kind_comes_in_order():
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"schedules": ("1f1b",)}, {"recompute": ()}, {"zero": 1}, {"zero": (4,)}, {"overlap": "sometimes"}],
+    "wrong", [{"schedules": ("1f1b",)}, {"recompute": ()}, {"zero": 1}, {"zero": (4,)}, {"overlap": "sometimes"}]
 )
 def test_tools_that_are_not_known_are_refused(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):

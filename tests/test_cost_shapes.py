@@ -29,10 +29,7 @@ def test_flops_are_those_that_pytorch_counts(sizes):
     model, batch = GPT(*sizes), 3
     tokens = torch.randint(0, sizes[0], (batch, sizes[1]))
     shape = shape_of(*sizes)
-    with (
-        sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False) as forward,
-    ):  # it sees through no fused kernel
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as forward:  # it sees through no fused kernel
         out = model(tokens)
     assert forward.get_total_flops() == shape.forward_flops(batch)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as backward:

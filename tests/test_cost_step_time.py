@@ -67,10 +67,7 @@ def test_sequence_parallel_shortens_what_is_near_the_norms_and_gathers_once_more
 def test_a_slower_network_costs_data_and_pipeline_parallel_only():
     slow = replace(A100, across=Link(1e-5, 2.5))
     fast_time, slow_time = of(), of(system=slow)
-    assert (
-        slow_time.compute_s == fast_time.compute_s
-        and slow_time.tensor_parallel_s == fast_time.tensor_parallel_s
-    )
+    assert slow_time.compute_s == fast_time.compute_s and slow_time.tensor_parallel_s == fast_time.tensor_parallel_s
     assert slow_time.data_parallel_s > 5 * fast_time.data_parallel_s
     assert slow_time.pipeline_messages_s > 2 * fast_time.pipeline_messages_s
 
@@ -89,9 +86,7 @@ def test_fully_sharded_pays_for_each_micro_batch_and_shares_the_optimizer():
     plans = [Plan(dp=64, batch=64 * m, zero=3) for m in (1, 4)]
     once, often = (of(plan, model, slow).data_parallel_s for plan in plans)
     assert often == pytest.approx(4 * once, rel=0.01) and once > 0
-    assert of(plans[0], model).optimizer_s == pytest.approx(
-        of(replace(plans[0], zero=0), model).optimizer_s / 64
-    )
+    assert of(plans[0], model).optimizer_s == pytest.approx(of(replace(plans[0], zero=0), model).optimizer_s / 64)
 
 
 def test_software_stretches_kernels_and_leaves_messages():

@@ -30,9 +30,7 @@ def test_tensor_parallel_sends_what_the_paper_says_for_each_layer():
         cut = step_traffic(SMALL, replace(plan, sequence_parallel=True), A100, rank=t)
         assert cut["tp"].sent_bytes == pytest.approx(layers * 10 / 8)  # backward gathers again
         first, last = (step_traffic(SMALL, plan, A100, rank)["tp"] for rank in (0, 4 * t - 1))
-        at_an_end = (
-            m * 2 * 2 * 32 * 64 * (t - 1) / t
-        )  # an all-reduce of the embedding's rows, or of the head's input
+        at_an_end = m * 2 * 2 * 32 * 64 * (t - 1) / t  # an all-reduce of the embedding's rows, or of the head's input
         assert first.sent_bytes == last.sent_bytes == pytest.approx(layers + came_in / 2 + at_an_end)
 
 
@@ -43,9 +41,7 @@ def test_data_parallel_sends_each_gradient_twice_but_for_its_own_part():
         assert traffic.sent_bytes == pytest.approx(2 * (dp - 1) / dp * 4 * SMALL.parameters, rel=1e-3)
         assert traffic.messages == 2 * (dp - 1)
         for zero in (1, 2):
-            assert (
-                step_traffic(SMALL, replace(plan, zero=zero), A100, 0)["dp"].sent_bytes == traffic.sent_bytes
-            )
+            assert step_traffic(SMALL, replace(plan, zero=zero), A100, 0)["dp"].sent_bytes == traffic.sent_bytes
         whole = step_traffic(SMALL, replace(plan, zero=3, gradient_bytes=2), A100, 0)["dp"]
         assert whole.sent_bytes == pytest.approx(3 * (dp - 1) / dp * 2 * SMALL.parameters, rel=1e-3)
 
@@ -162,12 +158,7 @@ def test_it_prints_itself():
     [
         (Plan(pp=3), 0, None, "8 layers, which pp × chunks = 3 does not divide"),
         (Plan(pp=2, tp=2), 4, None, "rank 4 is not in a world of 4"),
-        (
-            Plan(pp=2, tp=2),
-            0,
-            Layout(pp=4),
-            "the layout is pp 4, and the plan pp 2, dp 1, tp 2: they must agree",
-        ),
+        (Plan(pp=2, tp=2), 0, Layout(pp=4), "the layout is pp 4, and the plan pp 2, dp 1, tp 2: they must agree"),
         (Plan(pp=2), 0, Layout(pp=2, cp=2), "they must agree"),
     ],
 )

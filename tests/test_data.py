@@ -14,9 +14,7 @@ def test_digits_are_split_once_and_for_all():
     data, again = digits(), digits(torch.float64)
     assert data.train_x.shape == (1440, 1, 8, 8) and data.test_x.shape == (357, 1, 8, 8)
     assert torch.equal(data.train_x.double(), again.train_x) and torch.equal(data.test_y, again.test_y)
-    assert (
-        data.train_x.min() == 0 and data.train_x.max() == 1 and set(data.train_y.tolist()) == set(range(10))
-    )
+    assert data.train_x.min() == 0 and data.train_x.max() == 1 and set(data.train_y.tolist()) == set(range(10))
 
 
 def test_text_is_the_library_from_its_first_module_on():

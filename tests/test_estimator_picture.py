@@ -48,9 +48,7 @@ def test_bars_are_to_scale_meet_and_stay_in_the_panel(width):
     total, use = bars(picture, "total"), Estimate(MODELS["GPT-3 175B"], GPUS["A100"], NEAR).use
     assert [m.kind for m in total] == ["parameters", "gradients", "optimizer", "activations"]
     assert all(a.x + a.w == pytest.approx(b.x) for a, b in zip(total, total[1:]))
-    assert [m.w / total[0].w for m in total] == pytest.approx(
-        [n / use.parameters for n in vars(use).values()]
-    )
+    assert [m.w / total[0].w for m in total] == pytest.approx([n / use.parameters for n in vars(use).values()])
     (limit,) = [m for m in marks(picture) if m.key == "total limit"]
     assert (limit.x - total[0].x) / sum(m.w for m in total) == pytest.approx(80e9 / use.total)
     panel = picture.scene.panels[0]
@@ -80,9 +78,7 @@ def test_choices_that_change_nothing_are_told_and_where_nothing_helps_it_is_said
     assert idle.startswith("ZeRO divides by dp, which is 1. Sequence parallel divides by tp, which is 1. ")
     tiny = Transformer("tiny", 1, 64, 1, vocab_size=256, context=64)
     picture = memory_estimator(tiny, plan=Plan(recompute="selective"))
-    assert "No single change needs less memory." in texts(picture) and "✓ fits: 80.0 GB to spare" in texts(
-        picture
-    )
+    assert "No single change needs less memory." in texts(picture) and "✓ fits: 80.0 GB to spare" in texts(picture)
 
 
 def test_in_place_of_a_plan_that_cannot_be_stands_the_rule():

@@ -27,14 +27,10 @@ RIGHT = {task: cases for chapter in CHAPTERS for task, cases in chapter.RIGHT.it
 
 def cells_of(name):
     notebook = json.loads((ROOT / "solutions" / f"{name}.ipynb").read_text("utf-8"))
-    return [
-        (cell["id"], "".join(cell["source"])) for cell in notebook["cells"] if cell["cell_type"] == "code"
-    ]
+    return [(cell["id"], "".join(cell["source"])) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
-NAMES = {
-    path.stem.split("_")[0].lstrip("0") or "0": path.stem for path in (ROOT / "solutions").glob("*.ipynb")
-}
+NAMES = {path.stem.split("_")[0].lstrip("0") or "0": path.stem for path in (ROOT / "solutions").glob("*.ipynb")}
 
 
 @cache

@@ -60,10 +60,7 @@ def test_first_cause_is_the_rank_that_raised_not_its_neighbours(world_size, tmp_
         dist.all_reduce(torch.ones(1))
 
     error = fails(fn, world_size, tmp_path)
-    assert (
-        error.rank == 1
-        and error.summary == f"rank 1 of {world_size} raised ZeroDivisionError: the real cause"
-    )
+    assert error.rank == 1 and error.summary == f"rank 1 of {world_size} raised ZeroDivisionError: the real cause"
     assert isinstance(error.__cause__, ZeroDivisionError)
     assert "→" in str(error) and 'raise ZeroDivisionError("the real cause")' in str(error)
     assert str(error).count("lost its connection in all_reduce") == world_size - 1
@@ -297,9 +294,7 @@ def test_killing_the_caller_leaves_nothing(tmp_path):
     process.kill()
     process.wait()
     assert not survivors(tmp_path)
-    assert folders != set(Path("/tmp").glob("course_lib-*")) or not folders, (
-        "its temporary folder is still there"
-    )
+    assert folders != set(Path("/tmp").glob("course_lib-*")) or not folders, "its temporary folder is still there"
 
 
 def test_interrupting_a_script_leaves_nothing_and_the_next_launch_works(tmp_path):
@@ -375,9 +370,7 @@ def test_in_a_kernel_errors_show_the_cell_and_its_lines(kernel):
     assert error.startswith("RankError: rank 1 of 2 raised ZeroDivisionError: division by zero")
     assert "Cell In[1], line 5, in step" in error and "return 1 / x" in error
     assert "called from Cell In[2], line 3, in train:  return Trainer().step(0)" in error
-    assert "dist.all_reduce(torch.ones(1))" in error and "_wait" not in error, (
-        "the launcher's own frames are noise"
-    )
+    assert "dist.all_reduce(torch.ones(1))" in error and "_wait" not in error, "the launcher's own frames are noise"
 
 
 def test_interrupting_and_restarting_a_kernel_leaves_nothing(kernel, tmp_path):

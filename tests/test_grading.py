@@ -43,11 +43,7 @@ def test_honest_work_passes_however_untidy(course, grader):
 
     result = grader.grade(hand_in(course, "honest", answers, untidy))
     assert results(result) == ["passed"] * 3, table(result)
-    assert [task.title for task in result.tasks] == [
-        "add the numbers",
-        "find the largest number",
-        "double the total",
-    ]
+    assert [task.title for task in result.tasks] == ["add the numbers", "find the largest number", "double the total"]
 
 
 def test_unsolved_gets_no_credit_and_runs_nothing(course, grader):
@@ -142,9 +138,7 @@ def test_the_kernel_is_confined_and_the_report_says_how(course, grader):
 
 
 def test_a_kernel_that_dies_before_its_first_word_is_started_again(monkeypatch):
-    monkeypatch.syspath_prepend(
-        str(Path(grading.__file__).parent)
-    )  # where the grader starts this file as a script
+    monkeypatch.syspath_prepend(str(Path(grading.__file__).parent))  # where the grader starts this file as a script
     from nbval_session import start_kernel
 
     tries = []

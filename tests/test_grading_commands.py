@@ -31,9 +31,7 @@ def junk(course, kind, tmp_path):
     elif kind == "solution":
         text = (course / "solutions/90_numbers.ipynb").read_text("utf-8")
     elif kind == "without-ids":
-        text = json.dumps(
-            {**notebook, "cells": [{k: v for k, v in c.items() if k != "id"} for c in notebook["cells"]]}
-        )
+        text = json.dumps({**notebook, "cells": [{k: v for k, v in c.items() if k != "id"} for c in notebook["cells"]]})
     elif kind == "unknown":
         text = text.replace('"exercise": "90_numbers"', '"exercise": "99_nothing"')
     elif kind == "path":
@@ -92,9 +90,7 @@ def test_a_solution_that_fails_its_own_check_is_the_teachers_fault(course, tmp_p
     for folder in ("solutions", "exercises"):
         (tmp_path / folder).mkdir()
     text = (course / "solutions/90_numbers.ipynb").read_text("utf-8")
-    (tmp_path / "solutions/90_numbers.ipynb").write_text(
-        text.replace("lambda: max(", "lambda: min("), encoding="utf-8"
-    )
+    (tmp_path / "solutions/90_numbers.ipynb").write_text(text.replace("lambda: max(", "lambda: min("), encoding="utf-8")
     file = hand_in(course, "good", RIGHT)
     with pytest.raises(GradingError, match=r"fails its own check 90.2 with this seed: largest: yours"):
         Grader().grade(file, solutions_near=[tmp_path / "exercises"])

@@ -10,10 +10,7 @@ from course_lib.lab import copy_pages, update, write_settings
 
 
 def page(*sources, outputs=()):
-    cells = [
-        nbformat.v4.new_code_cell(source, id=f"c{i}", outputs=list(outputs))
-        for i, source in enumerate(sources)
-    ]
+    cells = [nbformat.v4.new_code_cell(source, id=f"c{i}", outputs=list(outputs)) for i, source in enumerate(sources)]
     return nbformat.writes(nbformat.v4.new_notebook(cells=cells))
 
 

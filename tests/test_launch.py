@@ -264,14 +264,7 @@ def test_the_same_body_runs_under_torchrun(tmp_path):
     )
     import json
 
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=3",
-        "--standalone",
-        str(script),
-    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=3", "--standalone", str(script)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     sys.path.insert(0, str(tmp_path))

@@ -80,11 +80,7 @@ def test_it_reads_as_a_mesh():
     ("call", "error", "words"),
     [
         (lambda: Layout(pp=0), ValueError, "pp is 0: an axis has at least 1 rank"),
-        (
-            lambda: Layout(tp=2.0),
-            TypeError,
-            "tp is the number of ranks along an axis, a whole number, not 2.0",
-        ),
+        (lambda: Layout(tp=2.0), TypeError, "tp is the number of ranks along an axis, a whole number, not 2.0"),
         (lambda: Layout(cp=True), TypeError, "not True"),
         (lambda: LARGE.coordinates(3072), ValueError, "rank 3072 is not in a world of 3072.*0 to 3071"),
         (lambda: LARGE.coordinates(-1), ValueError, "rank -1 is not"),

@@ -84,9 +84,7 @@ def test_each_rank_has_its_own_region(tmp_path):
         for _ in range(rank + 1):
             here.begin(call, call)
     entries = Record(spec).update()
-    assert [(e.rank, e.call["name"]) for e in entries] == [
-        (r, f"of {r}") for r in range(3) for _ in range(r + 1)
-    ]
+    assert [(e.rank, e.call["name"]) for e in entries] == [(r, f"of {r}") for r in range(3) for _ in range(r + 1)]
 
 
 @pytest.mark.parametrize("state", [ledger.RUNNING, ledger.DONE])

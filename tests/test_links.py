@@ -9,9 +9,7 @@ import torch.distributed as dist
 from course_lib import Cluster, Link, launch
 from course_lib.cost.communication import collective_s
 
-SLOW = Link(
-    latency_s=0.02, bandwidth_gb_s=0.1
-)  # slower than this machine by far, so that its own time does not show
+SLOW = Link(latency_s=0.02, bandwidth_gb_s=0.1)  # slower than this machine by far, so that its own time does not show
 
 
 def test_a_message_takes_latency_and_bytes_over_bandwidth():
@@ -23,11 +21,7 @@ def test_a_message_takes_latency_and_bytes_over_bandwidth():
 def test_a_cluster_has_one_link_inside_a_node_and_another_across():
     inside, across = Link(1e-6, 100), Link(1e-5, 10)
     cluster = Cluster(4, inside, across)
-    assert (
-        cluster.between(0, 3) == inside
-        and cluster.between(3, 4) == across
-        and cluster.between(5, 6) == inside
-    )
+    assert cluster.between(0, 3) == inside and cluster.between(3, 4) == across and cluster.between(5, 6) == inside
 
 
 def test_collectives_follow_their_algorithms():
@@ -46,11 +40,7 @@ def test_collectives_follow_their_algorithms():
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [
-        ((-1, 1), "latency of at least 0"),
-        ((0, 0), "bandwidth above 0"),
-        ((0, float("nan")), "bandwidth above 0"),
-    ],
+    [((-1, 1), "latency of at least 0"), ((0, 0), "bandwidth above 0"), ((0, float("nan")), "bandwidth above 0")],
 )
 def test_impossible_links_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):

@@ -71,11 +71,7 @@ def stack(*lines, function="program"):
             True,
         ),
         ((("gone.py", 1, "f"),), (("gone.py", 2, "f"),), True),  # no source: no branch is known of
-        (
-            stack(3),
-            stack(12, function="turns"),
-            False,
-        ),  # different functions, called from one line or from none
+        (stack(3), stack(12, function="turns"), False),  # different functions, called from one line or from none
     ],
 )
 def test_lines_that_follow_each_other_are_told_from_alternatives(one, other, expected):

@@ -29,9 +29,7 @@ def test_a_linear_layer_is_counted_by_hand():
         loss = squares.sum()
         assert meter.now == MemoryUse(WEIGHTS, activations=4 * (15 + 15 + 1))
         del y, squares
-        assert meter.now == MemoryUse(WEIGHTS, activations=4 * (15 + 1)), (
-            "the graph keeps y, and not its squares"
-        )
+        assert meter.now == MemoryUse(WEIGHTS, activations=4 * (15 + 1)), "the graph keeps y, and not its squares"
         loss.backward()
         del loss
         assert meter.now == MemoryUse(WEIGHTS, WEIGHTS)
@@ -54,9 +52,7 @@ def test_the_peak_is_one_moment_and_peak_of_is_each_kinds_own():
         del late
     weights = 4 * 24
     assert meter.peak == MemoryUse(weights, weights, 0, 3960)
-    assert meter.peak_of == MemoryUse(weights, weights, 0, 4000), (
-        "the 4000 were not there together with the gradient"
-    )
+    assert meter.peak_of == MemoryUse(weights, weights, 0, 4000), "the 4000 were not there together with the gradient"
 
 
 def test_a_gradient_made_by_the_last_operation_of_the_block_is_seen():

@@ -16,11 +16,7 @@ def test_over_the_limit_names_the_operation_the_bytes_and_a_next_step():
             kept.append(model(x))
     message = str(caught.value)
     assert "aten.mm" in message and "made 1.00 MB" in message and "limit is 3.00 MB" in message
-    assert (
-        "4.00 MB: parameters 1.00" in message
-        and "activations 3.00" in message
-        and "smaller micro-batch" in message
-    )
+    assert "4.00 MB: parameters 1.00" in message and "activations 3.00" in message and "smaller micro-batch" in message
     assert meter.peak.total == 4 * MB and len(kept) == 2
 
 
@@ -50,9 +46,7 @@ def test_training_state_divides_one_kind_more_at_each_stage():
     """A model of 7.5 billion on 64 ranks, in mixed precision with Adam: figure 1 of the ZeRO paper, in its GB of 10**9."""
     figure_1 = [120, 31.4, 16.6, 1.9]
     for stage, expected in enumerate(figure_1):
-        use = training_state(
-            7_500_000_000, 64, stage, parameter_bytes=2, gradient_bytes=2, optimizer_bytes=12
-        )
+        use = training_state(7_500_000_000, 64, stage, parameter_bytes=2, gradient_bytes=2, optimizer_bytes=12)
         assert round(use.total / 1e9, 1) == expected
         assert use.activations == 0
 

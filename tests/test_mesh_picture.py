@@ -99,13 +99,7 @@ def test_a_model_that_cannot_be_cut_in_this_way_leaves_the_mesh_and_says_why():
 @pytest.mark.parametrize("width", [320, 1100])
 @pytest.mark.parametrize("ranks_per_node", [1, 3, 8, 13, 72, 4078])
 def test_every_rank_has_a_cell_in_the_panel_and_no_two_overlap(ranks_per_node, width):
-    for layout in (
-        Layout(),
-        Layout(2, 2, 1, 2),
-        Layout(3, 5, 1, 7),
-        Layout(16, 6, 1, 8),
-        Layout(1, 512, 1, 8),
-    ):
+    for layout in (Layout(), Layout(2, 2, 1, 2), Layout(3, 5, 1, 7), Layout(16, 6, 1, 8), Layout(1, 512, 1, 8)):
         scene = drawn(layout, ranks_per_node, width=width)
         found = cells(scene)
         assert sorted(found) == list(range(layout.world_size))
@@ -196,10 +190,7 @@ def test_the_table_has_the_same_words_wide_and_narrow():
         assert all(word in said for word in rows) and words(scene, 1)[0] == LARGE.place
         assert all(m.x + m.w <= width for panel in scene.panels for m in panel.marks)
     narrow = drawn(LARGE.layout, 8, 1234, 320)
-    assert (
-        "tensor parallel" in words(narrow, 1)
-        and narrow.panels[1].h > 2 * drawn(LARGE.layout, 8, 1234).panels[1].h
-    )
+    assert "tensor parallel" in words(narrow, 1) and narrow.panels[1].h > 2 * drawn(LARGE.layout, 8, 1234).panels[1].h
 
 
 def test_a_rank_that_the_mesh_lost_is_said_and_the_last_is_shown():
@@ -232,24 +223,12 @@ def test_the_still_is_small_and_the_same_in_another_process():
 @pytest.mark.parametrize(
     ("call", "error", "said"),
     [
-        (
-            lambda: mesh_explorer(Layout(pp=4097)),
-            ValueError,
-            "pp 4097 has 4,097 ranks: there is room for 4,096",
-        ),
+        (lambda: mesh_explorer(Layout(pp=4097)), ValueError, "pp 4097 has 4,097 ranks: there is room for 4,096"),
         (lambda: mesh_explorer(rank=3072), ValueError, "rank 3072 is not in a world of 3072"),
         (lambda: mesh_explorer(ranks_per_node=0), ValueError, "ranks_per_node is a whole number from 1 to"),
-        (
-            lambda: mesh_explorer(model="GPT-5"),
-            ValueError,
-            "there is no Transformer called 'GPT-5': take BERT-Base",
-        ),
+        (lambda: mesh_explorer(model="GPT-5"), ValueError, "there is no Transformer called 'GPT-5': take BERT-Base"),
         (lambda: mesh_explorer(system=8), TypeError, "pass a name or a System, not a int"),
-        (
-            lambda: mesh_explorer().choose(pp=640).scene,
-            ValueError,
-            "has 30,720 ranks: there is room for 4,096.",
-        ),
+        (lambda: mesh_explorer().choose(pp=640).scene, ValueError, "has 30,720 ranks: there is room for 4,096."),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(call, error, said):

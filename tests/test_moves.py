@@ -49,10 +49,7 @@ def test_a_sum_that_counts_twice_is_noticed():
     ("arguments", "words"),
     [
         (("allreduce",), "operation is 'allreduce': there are broadcast, scatter"),
-        (
-            ("all_reduce", "tree"),
-            "algorithm is 'tree': all_reduce has ring and doubling and reduce_broadcast",
-        ),
+        (("all_reduce", "tree"), "algorithm is 'tree': all_reduce has ring and doubling and reduce_broadcast"),
         (("all_reduce", None, 0), "whole number of at least 1, not 0"),
     ],
 )

@@ -13,15 +13,7 @@ from course_lib.museum import FAULTS, PIPELINE, SHAPES, SPLIT, TENSOR, train
 
 COPIES = "no broadcast", "no all-reduce", "one forgotten", "step too early", "other order"  # differ along dp
 SLICES = "norms drift", "clips alone"  # differ along tp
-SAME_CALLS = (
-    "sum for mean",
-    "step too early",
-    "same rows",
-    "not divided",
-    "other order",
-    "bias twice",
-    "no broadcast",
-)
+SAME_CALLS = ("sum for mean", "step too early", "same rows", "not divided", "other order", "bias twice", "no broadcast")
 MISSING = {  # in a step, on each rank
     "no all-reduce": 5, "one forgotten": 1, "mean of means": 1, "norms drift": 1, "no backward reduce": 3, "clips alone": 1, "untied": 1,
 }  # fmt: skip
@@ -49,14 +41,7 @@ def letters(run, when="weights"):
 
 @pytest.mark.parametrize(
     ("layout", "max_norm"),
-    [
-        (TENSOR, None),
-        (TENSOR, 0.05),
-        (PIPELINE, None),
-        (PIPELINE, 0.05),
-        (Layout(dp=3), None),
-        (Layout(tp=2), 0.05),
-    ],
+    [(TENSOR, None), (TENSOR, 0.05), (PIPELINE, None), (PIPELINE, 0.05), (Layout(dp=3), None), (Layout(tp=2), 0.05)],
     ids=str,
 )
 def test_the_healthy_job_is_one_process(layout, max_norm):
@@ -68,9 +53,7 @@ def test_the_healthy_job_is_one_process(layout, max_norm):
             if name in SPLIT:
                 whole = whole.chunk(layout.tp, SPLIT[name])[layout.coordinates(rank).tp]
             assert (w - whole).abs().max() < 1e-12
-        assert all(
-            math.isclose(a, b, rel_tol=1e-12) for a, b in zip(found["norms"], one["norms"], strict=True)
-        )
+        assert all(math.isclose(a, b, rel_tol=1e-12) for a, b in zip(found["norms"], one["norms"], strict=True))
     assert (one["first"]["wte"] - one["weights"]["wte"]).abs().max() > 1e-3
 
 
@@ -115,9 +98,7 @@ def test_calls_are_missing_exactly_where_the_fault_leaves_them_out(name):
 @pytest.mark.parametrize("name", QUIET)
 def test_every_quiet_fault_trains_another_model(name):
     run, healthy = pair(name)
-    away = max(
-        (a["weights"][k] - w).abs().max() for a, b in zip(run, healthy) for k, w in b["weights"].items()
-    )
+    away = max((a["weights"][k] - w).abs().max() for a, b in zip(run, healthy) for k, w in b["weights"].items())
     assert away > 1e-5
     assert all(math.isfinite(x) for rank in run for x in rank["losses"] + rank["norms"])
 
@@ -143,11 +124,7 @@ def test_what_is_particular_to_an_exhibit():
 
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.stops])
 def test_a_fault_that_stops_the_ranks_is_explained(name):
-    words = {
-        "swapped": "RankMismatch",
-        "rank 0 only": "RankDeadlock|RankMismatch",
-        "one step more": "returned while",
-    }
+    words = {"swapped": "RankMismatch", "rank 0 only": "RankDeadlock|RankMismatch", "one step more": "returned while"}
     with pytest.raises(RankError) as caught:
         launch(train, 4, FAULTS[name].layout, name, timeout_s=30)
     assert any(w in f"{type(caught.value).__name__} {caught.value}" for w in words[name].split("|"))
@@ -160,9 +137,7 @@ def test_an_unknown_fault_is_refused():
 
 def test_copies_gives_equal_ranks_equal_letters():
     x, nan = torch.arange(3.0), torch.tensor([math.nan, 1])
-    found = copies(
-        [{"x": x, "n": nan}, {"x": x + 0.5, "n": nan}, {"n": nan}, {"x": x.clone(), "n": nan}, {"x": x[:2]}]
-    )
+    found = copies([{"x": x, "n": nan}, {"x": x + 0.5, "n": nan}, {"n": nan}, {"x": x.clone(), "n": nan}, {"x": x[:2]}])
     assert found.letters == {"x": "ab·ac", "n": "aaaa·"}
     assert found.apart["x"] == 0.5 and found.apart["n"] == 0
     assert math.isnan(copies([{"x": x}, {"x": x * math.nan}]).apart["x"])

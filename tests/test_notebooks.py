@@ -41,9 +41,7 @@ def text_of(output):
     """What a reader sees of one output as text."""
     if output.output_type == "error":
         return "\n".join([output.evalue, *output.traceback])
-    data = [
-        v for mime, v in output.get("data", {}).items() if mime.startswith("text/") and isinstance(v, str)
-    ]
+    data = [v for mime, v in output.get("data", {}).items() if mime.startswith("text/") and isinstance(v, str)]
     return "\n".join([output.get("text", ""), *data])
 
 
@@ -76,9 +74,7 @@ def test_exercise_holds_stubs_and_no_outputs(page):
     assert exercise.metadata.course.exercise == page.source.stem
     tasks = solution.metadata.course["tasks"]
     code = [cell.source for cell in exercise.cells if cell.cell_type == "code"]
-    assert [source for source in code if "raise NotImplementedError" in source] == [
-        task["stub"] for task in tasks
-    ]
+    assert [source for source in code if "raise NotImplementedError" in source] == [task["stub"] for task in tasks]
     assert 3 <= len(tasks) <= 6
     assert "### " not in "".join(code)
     for cell in exercise.cells:
@@ -111,16 +107,7 @@ def test_nbval_lax(path, tmp_path):
     config = tmp_path / "pytest.ini"
     config.write_text("[pytest]\n", encoding="utf-8")
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-    line = [
-        sys.executable,
-        "-m",
-        "pytest",
-        str(path),
-        "--nbval-lax",
-        "--nbval-current-env",
-        "-q",
-        "--color=no",
-    ]
+    line = [sys.executable, "-m", "pytest", str(path), "--nbval-lax", "--nbval-current-env", "-q", "--color=no"]
     line += ["-p", "nbval.plugin", "-p", "no:cacheprovider", "-c", str(config), f"--rootdir={path.parent}"]
     done = subprocess.run(
         [*line, f"--nbval-cell-timeout={CELL_TIMEOUT_S}", "-x"],

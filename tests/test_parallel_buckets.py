@@ -30,12 +30,7 @@ def test_buckets_are_filled_to_the_cap_in_bytes_and_never_beyond():
 
 
 def test_dtypes_never_share_a_bucket():
-    mixed = [
-        *parameters(1),
-        *parameters(2, dtype=torch.float64),
-        *parameters(3),
-        *parameters(4, dtype=torch.float64),
-    ]
+    mixed = [*parameters(1), *parameters(2, dtype=torch.float64), *parameters(3), *parameters(4, dtype=torch.float64)]
     assert sizes(fill_buckets(mixed, 100)) == [[1, 3], [2, 4]]
 
 

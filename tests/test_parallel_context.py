@@ -137,11 +137,7 @@ def other_split_than_the_model(model, method, zigzag):
 
 @pytest.mark.parametrize(
     "broken",
-    [
-        {"parallelize": not_parallel},
-        {"parallelize": other_split_than_the_model},
-        {"positions": consecutive_positions},
-    ],
+    [{"parallelize": not_parallel}, {"parallelize": other_split_than_the_model}, {"positions": consecutive_positions}],
 )
 def test_the_comparison_catches_broken_training(broken):
     run = launch(lambda: ranks("gpt", "sgd", **broken), 2)
@@ -159,9 +155,7 @@ def test_a_sequence_is_split_early_with_late_and_joined_again():
             assert part.is_contiguous() and torch.equal(part, x[:, places(24, zigzag)])
             assert torch.equal(join_sequence(part, zigzag=zigzag), x)
             assert local_positions(24, zigzag=zigzag).tolist() == places(24, zigzag)
-            assert torch.equal(
-                join_sequence(split_sequence(x.mT, -1, zigzag=zigzag), -1, zigzag=zigzag), x.mT
-            )
+            assert torch.equal(join_sequence(split_sequence(x.mT, -1, zigzag=zigzag), -1, zigzag=zigzag), x.mT)
         part = split_sequence(x.double()).requires_grad_()
         (join_sequence(part) * x).sum().backward()  # alike on every rank
         assert torch.equal(part.grad, split_sequence(x.double()))
@@ -185,15 +179,11 @@ def test_a_causal_ring_computes_what_is_seen_and_the_zigzag_shares_it_equally(c,
             theirs = torch.tensor(places(c * s, zigzag, source, c))
             for causal in (True, False):
                 computed, visible = torch.zeros(s, s, dtype=torch.bool), torch.zeros(s, s, dtype=torch.bool)
-                for rows, n, hidden in ring._tiles(
-                    Member(None, rank, c), source, queries, keys, causal, zigzag
-                ):
+                for rows, n, hidden in ring._tiles(Member(None, rank, c), source, queries, keys, causal, zigzag):
                     block = slice(rows.start // 3, rows.stop // 3)
                     assert not computed[block].any(), "no query comes twice"
                     computed[block, :n] = visible[block, :n] = True
-                    visible[block, n - hidden : n] = (
-                        torch.ones(tile, hidden).tril().bool() if hidden else True
-                    )
+                    visible[block, n - hidden : n] = torch.ones(tile, hidden).tril().bool() if hidden else True
                     seen += causal * tile * n
                 truth = torch.tensor(mine)[:, None] >= theirs if causal else torch.ones(s, s)
                 assert torch.equal(visible, truth.bool())

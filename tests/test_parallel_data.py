@@ -34,9 +34,7 @@ def train_with_each(model_name, optimizer_name):
 def test_equals_one_process(model, optimizer):
     truth = launch(train, 1, DataParallel, model, optimizer)[0]
     untouched = launch(train, 1, DataParallel, model, optimizer, 0)[0]
-    assert furthest([untouched], truth) > 1e-3, (
-        "training must change the weights, or the comparison shows nothing"
-    )
+    assert furthest([untouched], truth) > 1e-3, "training must change the weights, or the comparison shows nothing"
     for n in SIZES:
         run = launch(train_with_each, n, model, optimizer)
         for name in run[0]:
@@ -109,10 +107,7 @@ def test_works_inside_a_group_and_ranks_count_within_it():
     [
         (lambda: nn.Linear(2, 2 + dist.get_rank()), r"rank 1 has weight of shape \(3, 2\)"),
         (lambda: nn.Linear(2, 2, bias=dist.get_rank() == 0), "rank 1 has no bias where rank 0 has bias"),
-        (
-            lambda: nn.Linear(2, 2, dtype=[torch.float32, torch.float64][dist.get_rank()]),
-            "float64 where rank 0",
-        ),
+        (lambda: nn.Linear(2, 2, dtype=[torch.float32, torch.float64][dist.get_rank()]), "float64 where rank 0"),
         (lambda: nn.Linear(2, 2).requires_grad_(False), "nothing to average"),
     ],
 )

@@ -14,16 +14,7 @@ from course_lib.models.gpt import GPT
 from course_lib.parallel import pipeline, stages
 from course_lib.parallel.pipeline import run_pipeline
 from course_lib.parallel.stages import cut, defer_weights, parameters_of, pipeline_stages, weight_gradients
-from course_lib.schedules import (
-    dualpipe_v,
-    gpipe,
-    interleaved,
-    one_f_one_b,
-    parse,
-    relay,
-    zb_h1,
-    zb_v,
-)
+from course_lib.schedules import dualpipe_v, gpipe, interleaved, one_f_one_b, parse, relay, zb_h1, zb_v
 from course_lib.simulate import Costs, measured, simulate
 from tests.test_schedules import random_legal
 
@@ -64,9 +55,7 @@ def on_a_rank(schedule, tied, b):
     torch.manual_seed(dist.get_rank())
     mine, (x, y) = pipeline_stages(build(tied), schedule), batch(b)
     loss = run_pipeline(mine, x, y, token_loss, schedule.num_microbatches, schedule)
-    grads = {
-        name: p.grad for stage in mine.values() for name, p in stage.named_parameters(remove_duplicate=False)
-    }
+    grads = {name: p.grad for stage in mine.values() for name, p in stage.named_parameters(remove_duplicate=False)}
     return None if loss is None else loss.item(), grads
 
 
@@ -100,12 +89,7 @@ def test_random_legal_schedules_run_too():
 def test_any_sequential_can_be_cut_and_shapes_change_on_the_way():
     def build():
         return nn.Sequential(
-            nn.Linear(3, 7),
-            nn.Tanh(),
-            nn.Unflatten(1, (1, 7)),
-            nn.Linear(7, 4),
-            nn.Flatten(),
-            nn.Linear(4, 2),
+            nn.Linear(3, 7), nn.Tanh(), nn.Unflatten(1, (1, 7)), nn.Linear(7, 4), nn.Flatten(), nn.Linear(4, 2)
         ).double()
 
     x, y = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 2, dtype=torch.float64)
@@ -114,11 +98,7 @@ def test_any_sequential_can_be_cut_and_shapes_change_on_the_way():
         torch.manual_seed(dist.get_rank())
         mine = pipeline_stages(build(), one_f_one_b(3, 3))
         run_pipeline(mine, x, y, F.mse_loss, 3, one_f_one_b(3, 3))
-        return {
-            name: p.grad
-            for stage in mine.values()
-            for name, p in stage.named_parameters(remove_duplicate=False)
-        }
+        return {name: p.grad for stage in mine.values() for name, p in stage.named_parameters(remove_duplicate=False)}
 
     torch.manual_seed(0)
     plain = build()
@@ -248,9 +228,7 @@ def test_with_emulated_compute_a_run_lasts_as_long_as_its_simulation(schedule):
     costs = Costs(0.02, 0.04, message_s=0.01)
 
     def fn():
-        parts = cut(
-            nn.Sequential(*(nn.Linear(2, 2) for _ in range(schedule.num_stages))), schedule.num_stages
-        )
+        parts = cut(nn.Sequential(*(nn.Linear(2, 2) for _ in range(schedule.num_stages))), schedule.num_stages)
         mine = {s: parts[s] for s, rank in schedule.rank_of.items() if rank == dist.get_rank()}
         x = torch.ones(2 * schedule.num_microbatches, 2)
         dist.barrier()

@@ -37,9 +37,7 @@ WRAPS = {"prefetch": FullyShardedDataParallel, "each by itself": each_by_itself}
 
 
 def train_with_each(model, optimizer):
-    some = (
-        WRAPS if dist.get_world_size() == 3 else ["prefetch"]
-    )  # an odd size for the rarer way: one is enough
+    some = WRAPS if dist.get_world_size() == 3 else ["prefetch"]  # an odd size for the rarer way: one is enough
     return {name: train(WRAPS[name], model, optimizer) for name in some}
 
 

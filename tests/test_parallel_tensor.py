@@ -60,9 +60,7 @@ def bias_added_by_every_rank(model, **mode):
     model = tensor_parallelize(model, **mode)
     for module in model.modules():
         if isinstance(module, RowParallelLinear):
-            module.register_forward_hook(
-                lambda module, args, y: y + (dist.get_world_size() - 1) * module.bias
-            )
+            module.register_forward_hook(lambda module, args, y: y + (dist.get_world_size() - 1) * module.bias)
     return model
 
 
@@ -141,9 +139,7 @@ def test_the_gradient_of_the_weights_is_computed_while_that_of_x_travels():
 
     (event,) = (e for e in launch(fn, 2).trace.of(rank=0).events if e.operation == "all_reduce")
     (waited_from, _), *_ = event.waits
-    assert waited_from - event.start_s > 1e-3, (
-        "∂W takes milliseconds, and nothing waits for ∂x before it is done"
-    )
+    assert waited_from - event.start_s > 1e-3, "∂W takes milliseconds, and nothing waits for ∂x before it is done"
 
 
 # --- the layers by themselves ---------------------------------------------------------------------------------------------

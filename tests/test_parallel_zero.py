@@ -25,11 +25,7 @@ OPTIMIZERS = {
 
 MODELS = {
     **parallel_cases.MODELS,
-    "tiny": (
-        lambda: nn.Linear(6, 1, bias=False),
-        lambda: (awkward_batch()[0], torch.ones(BATCH, 1)),
-        F.mse_loss,
-    ),
+    "tiny": (lambda: nn.Linear(6, 1, bias=False), lambda: (awkward_batch()[0], torch.ones(BATCH, 1)), F.mse_loss),
 }
 
 
@@ -40,9 +36,7 @@ def groups_of(model):
     return [{"params": matrices, "weight_decay": 0.1}, {"params": rest, "lr": 0.03, "weight_decay": 0.0}]
 
 
-def train(
-    optimizer, model, model_name, rank, n, *, steps=4, num_microbatches=1, clip=None, schedule=False, first=0
-):
+def train(optimizer, model, model_name, rank, n, *, steps=4, num_microbatches=1, clip=None, schedule=False, first=0):
     """Train on the rank-th n-th of the batch, each step scaled otherwise; returns the norms that clipping gave."""
     _, batch, loss_fn = MODELS[model_name]
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5) if schedule else None
@@ -71,13 +65,7 @@ CASES = {
     "tiny": ("tiny", "adamw", False, {}, 25.0),
     "gpt": ("gpt", "adamw", False, {"clip": 0.1}, 0.005),
     "gpt, groups": ("gpt", "adamw", True, {"schedule": True}, 0.005),
-    "awkward, groups": (
-        "awkward",
-        "adamw",
-        True,
-        {"schedule": True, "num_microbatches": 2, "clip": 0.3},
-        0.0002,
-    ),
+    "awkward, groups": ("awkward", "adamw", True, {"schedule": True, "num_microbatches": 2, "clip": 0.3}, 0.0002),
     "micro-batches": ("awkward", "sgd", True, {"num_microbatches": 2}, 25.0),
 }
 
@@ -106,9 +94,7 @@ def sharded(case, shard_gradients):
     model = build(model_name, rank)
     optimizer_cls, settings = OPTIMIZERS[optimizer_name]
     params = groups_of(model) if in_groups else model.parameters()
-    optimizer = ShardedOptimizer(
-        params, optimizer_cls, shard_gradients=shard_gradients, bucket_cap_mb=cap, **settings
-    )
+    optimizer = ShardedOptimizer(params, optimizer_cls, shard_gradients=shard_gradients, bucket_cap_mb=cap, **settings)
     norms = train(optimizer, model, model_name, rank, n, **how)
     return {name: t.clone() for name, t in model.state_dict().items()} | {"norms": norms}
 

@@ -72,9 +72,7 @@ def test_zero_2_never_holds_all_gradients(in_groups):
         )
         during = []
         for p in params:
-            p.register_post_accumulate_grad_hook(
-                lambda p: during.append(live_gradient_bytes(optimizer, params)[0])
-            )
+            p.register_post_accumulate_grad_hook(lambda p: during.append(live_gradient_bytes(optimizer, params)[0]))
         for _ in range(2):  # the second accumulates
             model(torch.ones(1, 32)).sum().backward()
         return max(during), *live_gradient_bytes(optimizer, params)
@@ -110,9 +108,7 @@ def test_zero_2_sends_buckets_while_backward_runs():
 def test_a_step_sends_twice_the_model(n, stage):
     def fn():
         model = stack()
-        optimizer = ShardedOptimizer(
-            model.parameters(), torch.optim.AdamW, shard_gradients=stage, bucket_cap_mb=0.01
-        )
+        optimizer = ShardedOptimizer(model.parameters(), torch.optim.AdamW, shard_gradients=stage, bucket_cap_mb=0.01)
         dist.barrier()
         model(torch.ones(1, 32)).sum().backward()
         optimizer.step()
@@ -147,9 +143,7 @@ def test_gradients_that_are_zeroed_and_not_dropped_count_as_zeros(stage):
     def fn():
         model = build_linear()
         settings = {"lr": 0.1, "momentum": 0.9}
-        return steps(
-            ShardedOptimizer(model.parameters(), torch.optim.SGD, shard_gradients=stage, **settings), model
-        )
+        return steps(ShardedOptimizer(model.parameters(), torch.optim.SGD, shard_gradients=stage, **settings), model)
 
     def build_linear():
         torch.manual_seed(0)

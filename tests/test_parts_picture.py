@@ -19,9 +19,7 @@ def test_parts_are_to_one_scale_one_after_the_other():
     assert [bar.w / whole.w for bar in bars] == pytest.approx([s / 32.0 for s in vars(STEP).values()])
     assert all(a.x + a.w == pytest.approx(b.x) and a.y == b.y for a, b in zip(bars, bars[1:]))
     assert bars[1].tip == "predicted: tensor parallel 3.16 s, 10% of 30.3 s"
-    assert [bar.focus for bar in bars] == ["parts"] * 4 + ["", "parts"], (
-        "there is nothing to point at where nothing is"
-    )
+    assert [bar.focus for bar in bars] == ["parts"] * 4 + ["", "parts"], "there is nothing to point at where nothing is"
     panel = picture.scene.panels[0]
     assert all(mark.x + mark.w <= panel.w and mark.y <= panel.h for mark in panel.marks)
 

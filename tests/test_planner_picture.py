@@ -135,9 +135,7 @@ def test_what_is_filtered_out_stays_as_dots_and_rings_are_around_best_and_chosen
     picture.choose(mark=left[5].rank)
     rings = {m.key: (m.x, m.y) for m in picture.scene.panels[0].marks if m.shape == "dot"}
     places = hits(scene)
-    assert rings == {
-        key: (places[m.rank].x, places[m.rank].y) for key, m in (("best", left[0]), ("chosen", left[5]))
-    }
+    assert rings == {key: (places[m.rank].x, places[m.rank].y) for key, m in (("best", left[0]), ("chosen", left[5]))}
     assert "best of these" in words(picture.scene.panels[0])
     picture.choose(zero=2)  # the mark is not left: the best of what is
     best = overview(found).left(EVERYTHING | {"zero": 2})[0]
@@ -183,9 +181,7 @@ def test_what_it_says_of_the_best_is_written_out():
 def test_it_says_what_it_leaves_out():
     over = overview(found)
     assert len(over.marks) == 578 and sum(mark.ways for mark in over.marks) == found().num_fit == 3956
-    assert over.counts.startswith(
-        "3,956 of 16,648 candidates fit into 64 of 80 GB. A mark is the fastest with"
-    )
+    assert over.counts.startswith("3,956 of 16,648 candidates fit into 64 of 80 GB. A mark is the fastest with")
     assert "578 marks. Left out: 3,378 that differ" in over.counts and "slowest" not in over.counts
     every_one = Overview(replace(small(), candidates=tuple(small().best_by(*FILTERS).values())))
     assert "Left out" not in every_one.counts

@@ -35,9 +35,7 @@ def test_what_follows_is_covered_until_the_answer_is_locked_in():
 def test_a_locked_answer_is_told_what_it_says(answer, right, said):
     scene = predict("What?", OPTIONS, right).choose(answer=answer, locked=True).scene
     assert scene.say == said
-    assert scene.after == (
-        "You did not predict." if answer == OPEN else f"You predicted: {list(OPTIONS)[answer]}"
-    )
+    assert scene.after == ("You did not predict." if answer == OPEN else f"You predicted: {list(OPTIONS)[answer]}")
 
 
 def test_a_page_without_widgets_has_the_question_and_gives_nothing_away():

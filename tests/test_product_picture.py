@@ -33,9 +33,7 @@ def test_the_derived_placement_is_what_multiplying_the_parts_gives(cut, world_si
     a_at, b_at, out, needs = CUTS[cut]
     a, b = torch.arange(32.0).reshape(4, 8), torch.arange(96.0).reshape(8, 12) % 7
     said = str(product(a, b, a_at, b_at, world_size))
-    words = (
-        f"sharded on dim {out.dim}" if isinstance(out, Shard) else "partial" if out == Partial() else "whole"
-    )
+    words = f"sharded on dim {out.dim}" if isinstance(out, Shard) else "partial" if out == Partial() else "whole"
     assert f"\n  out: {words}" in said and said.endswith(f"all of out on every rank takes: {needs}")
     parts = [x @ y for x, y in zip(hold(a_at, a, world_size), hold(b_at, b, world_size), strict=True)]
     if out == Partial():
@@ -119,9 +117,7 @@ def test_the_reader_switches_the_cut_and_the_world_size():
     assert "∂w: sharded on dim 1" in str(picture)
 
 
-@pytest.mark.parametrize(
-    "shapes", [((4, 5), (5, 8)), ((14, 14), (14, 14)), ((1, 1), (1, 1)), ((2, 14), (14, 1))]
-)
+@pytest.mark.parametrize("shapes", [((4, 5), (5, 8)), ((14, 14), (14, 14)), ((1, 1), (1, 1)), ((2, 14), (14, 1))])
 def test_nothing_is_drawn_outside_the_picture(shapes):
     panel = product(*shapes, Shard(1), Shard(0), 4).scene.panels[0]
     for mark in (mark for mark in panel.marks if mark.shape != "text"):

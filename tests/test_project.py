@@ -23,9 +23,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 LIBRARY = sorted((ROOT / "course_lib").rglob("*.py"))
-STATIC = [
-    path for path in sorted((ROOT / "course_lib/viz/static").iterdir()) if path.suffix in {".js", ".css"}
-]
+STATIC = [path for path in sorted((ROOT / "course_lib/viz/static").iterdir()) if path.suffix in {".js", ".css"}]
 PAGES = ("README.md", "CONTRIBUTING.md")
 
 
@@ -35,16 +33,7 @@ def text(name):
 
 def tracked():
     """Every file that git keeps or would keep, as paths relative to the root."""
-    command = [
-        "git",
-        "-c",
-        "safe.directory=*",
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ]
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         result = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -72,17 +61,7 @@ def imports(source, package):
 
 def forbidden(part, source, package):
     """The imports that a part of the library (`viz`, `layout`, ...) may not have."""
-    data = {
-        "layout",
-        "links",
-        "numbers",
-        "trace",
-        "trace_tables",
-        "trace_export",
-        "schedules",
-        "cost",
-        "simulate",
-    }
+    data = {"layout", "links", "numbers", "trace", "trace_tables", "trace_export", "schedules", "cost", "simulate"}
     running = {"runtime", "ranks", "collectives", "parallel", "models", "memory", "checkpoint"}
     banned = set() if part in {"grading", "authoring", "cli"} else {"grading", "authoring", "lab"}
     banned |= (
@@ -131,9 +110,7 @@ def test_an_import_in_the_wrong_direction_is_found(part, source, found):
 
 
 def test_an_import_in_the_right_direction_is_not():
-    assert not forbidden(
-        "parallel", "import torch.distributed as dist\nfrom course_lib import launch", "course_lib"
-    )
+    assert not forbidden("parallel", "import torch.distributed as dist\nfrom course_lib import launch", "course_lib")
     assert not forbidden("cli", "from course_lib.grading.grade import Grader", "course_lib")
 
 
@@ -147,9 +124,7 @@ def undocumented(tree):
     return [node.name for node in found if not ast.get_docstring(node)]
 
 
-@pytest.mark.parametrize(
-    "path", [*LIBRARY, ROOT / "setup_env.py"], ids=lambda p: p.relative_to(ROOT).as_posix()
-)
+@pytest.mark.parametrize("path", [*LIBRARY, ROOT / "setup_env.py"], ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_a_file_is_short_and_says_what_it_holds(path):
     source = path.read_text("utf-8")
     tree = ast.parse(source)
@@ -179,9 +154,7 @@ def test_nothing_tells_on_the_machine_it_was_written_on():
 # --- dependencies ------------------------------------------------------------------------------------------------------
 
 DIRECT = [Requirement(r) for r in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
-PINS = [
-    Requirement(line) for line in text("constraints.txt").splitlines() if line and not line.startswith("#")
-]
+PINS = [Requirement(line) for line in text("constraints.txt").splitlines() if line and not line.startswith("#")]
 MACHINES = [
     {
         "python_version": python,
@@ -226,12 +199,8 @@ def test_every_dependency_has_exactly_one_pin(machine):
     pins = {name: pinned(name, machine) for name in installed_closure(machine)}
     of_a_gpu_build = {name for name in pins if name.startswith(("nvidia-", "cuda-")) or name == "triton"}
     wrong = {name: found for name, found in pins.items() if len(found) != 1 and name not in of_a_gpu_build}
-    assert not wrong, (
-        "constraints.txt must give each of these one version: torch itself pins those of a GPU build"
-    )
-    assert all(
-        re.fullmatch(r"==[\w.]+", found[0]) for name, found in pins.items() if name not in of_a_gpu_build
-    )
+    assert not wrong, "constraints.txt must give each of these one version: torch itself pins those of a GPU build"
+    assert all(re.fullmatch(r"==[\w.]+", found[0]) for name, found in pins.items() if name not in of_a_gpu_build)
 
 
 def test_what_is_installed_is_what_is_pinned():
@@ -253,9 +222,7 @@ def test_conda_installs_the_same():
 
 
 def test_every_dependency_says_why_it_is_there():
-    rows = re.findall(
-        r"^\| ([\w-]+) \| (.+) \|$", text("CONTRIBUTING.md").split("## Dependencies")[1], re.MULTILINE
-    )
+    rows = re.findall(r"^\| ([\w-]+) \| (.+) \|$", text("CONTRIBUTING.md").split("## Dependencies")[1], re.MULTILINE)
     reasons = dict(rows[1:] if rows[0][0] == "package" else rows)
     assert set(reasons) == {requirement.name for requirement in DIRECT}
     assert all(len(reason) > 15 for reason in reasons.values())
@@ -296,16 +263,12 @@ def test_every_relative_link_leads_somewhere(page):
         goal = ROOT / (path or page)
         assert goal.exists(), target
         headings = re.findall(r"^#+ (.+)$", goal.read_text("utf-8"), re.MULTILINE) if anchor else []
-        assert not anchor or anchor in {
-            re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings
-        }, target
+        assert not anchor or anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, target
 
 
 def test_the_table_of_chapters_is_true():
     rows = re.findall(r"^\| (\d\d) \| (.+?) \| .+ \| (there|planned) \|$", text("README.md"), re.MULTILINE)
     assert [number for number, _, _ in rows] == [f"{n:02d}" for n in range(len(rows))] and len(rows) == 14
-    there = {
-        number for number, title, status in rows if status == "there" and f"(notebooks/{number}_" in title
-    }
+    there = {number for number, title, status in rows if status == "there" and f"(notebooks/{number}_" in title}
     assert there == {number for number, _, status in rows if status == "there"}
     assert there == {path.name[:2] for path in (ROOT / "notebooks" / "src").glob("[0-9][0-9]_*.py")}

@@ -32,9 +32,7 @@ def test_a_published_result_is_ours_within_its_bound(row):
 def test_what_rounding_does_not_explain_is_small():
     row = Row("group", "name", "1.7", "", 1.652, 0.005, "source")
     assert abs(row.error) > 0.02 and row.beyond_rounding == 0
-    assert Row("group", "name", "1.7", "", 1.853, 0.005, "source").beyond_rounding == pytest.approx(
-        0.103 / 1.7
-    )
+    assert Row("group", "name", "1.7", "", 1.853, 0.005, "source").beyond_rounding == pytest.approx(0.103 / 1.7)
     for row in ROWS:
         assert row.bound is None or row.beyond_rounding <= max(
             LARGEST.get(row.group, 0.015), row.slack / float(row.published)
@@ -85,9 +83,7 @@ def mutate_loss(patch):
 
 
 def mutate_parameters(patch):
-    patch.setattr(
-        Transformer, "layer_parameters", property(lambda m: m.layer_matrices + 40 * m.width**2 // 100)
-    )
+    patch.setattr(Transformer, "layer_parameters", property(lambda m: m.layer_matrices + 40 * m.width**2 // 100))
 
 
 def mutate_flops(patch):
@@ -100,9 +96,7 @@ def mutate_tokens(patch):
 
 def mutate_state(patch):
     patch.setattr(
-        validate,
-        "training_state",
-        lambda n, ranks, stage, p, g, k: memory.training_state(n, ranks, stage, p, g, 8),
+        validate, "training_state", lambda n, ranks, stage, p, g, k: memory.training_state(n, ranks, stage, p, g, 8)
     )
 
 
@@ -135,9 +129,7 @@ def test_a_mistake_shows_in_a_row(mutate, group, monkeypatch):
     step_time.head_time.cache_clear()
     try:
         found = rows()
-        drifted = [100 * row.error for row in found if row.group == TIMES] != pytest.approx(
-            TIME_ERRORS, abs=0.1
-        )
+        drifted = [100 * row.error for row in found if row.group == TIMES] != pytest.approx(TIME_ERRORS, abs=0.1)
         assert any(row.group == group and not row.passes for row in found) or (group == TIMES and drifted)
     finally:
         step_time.layer_time.cache_clear()

@@ -212,9 +212,7 @@ def with_pipelining():
     rank = dist.get_rank()
     stage = PipelineStage(torch.nn.Linear(4, 4), rank, dist.get_world_size(), torch.device("cpu"))
     schedule = ScheduleGPipe(stage, n_microbatches=2, loss_fn=torch.nn.functional.mse_loss)
-    schedule.step(
-        *([torch.ones(4, 4)] if rank == 0 else []), **({} if rank == 0 else {"target": torch.ones(4, 4)})
-    )
+    schedule.step(*([torch.ones(4, 4)] if rank == 0 else []), **({} if rank == 0 else {"target": torch.ones(4, 4)}))
 
 
 @pytest.mark.parametrize(

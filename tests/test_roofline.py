@@ -8,9 +8,7 @@ from course_lib.cost.shapes import MODELS, Transformer
 
 LINEARS = ("QKV projection", "output projection", "MLP up", "MLP down")
 TINY = Transformer("tiny", 2, 8, 2, 64, 16)  # h = 8, two heads of 4, MLP of 32, sequences of 16
-GATED = Transformer(
-    "gated", 2, 8, 4, 64, 16, kv_heads=2, mlp_width=12, gated=True, bias=False, learned_positions=False
-)
+GATED = Transformer("gated", 2, 8, 4, 64, 16, kv_heads=2, mlp_width=12, gated=True, bias=False, learned_positions=False)
 
 
 # --- FLOPs and bytes

@@ -27,9 +27,7 @@ def texts(picture):
 
 
 def test_figures_words_and_roofs_are_those_of_the_choice():
-    picture = roofline("V100").choose(
-        device="H100", operation="softmax", model="GPT-2", tokens=16, beside="V100"
-    )
+    picture = roofline("V100").choose(device="H100", operation="softmax", model="GPT-2", tokens=16, beside="V100")
     op, roof = operations(MODELS["GPT-2"])["softmax"], GPUS["H100"].roofline
     said = op.sentences(roof, 16)
     assert picture.scene.title == "softmax · GPT-2 · H100" and picture.scene.notes == (said[0], said[2])
@@ -87,9 +85,7 @@ def box(mark):
 
 def test_a_measured_machine_is_compared_with_from_the_start_and_has_what_ran_on_it():
     picture = roofline(mine=MINE, measured=MEASURED)
-    assert picture.choices["beside"] == "this machine" and "this machine: 130 GFLOP/s, ridge 11.8" in texts(
-        picture
-    )
+    assert picture.choices["beside"] == "this machine" and "this machine: 130 GFLOP/s, ridge 11.8" in texts(picture)
     hollow = [mark for mark in marks(picture) if mark.kind == "hollow"]
     assert [mark.key for mark in hollow] == ["a product", "dot"], "a copy does no FLOPs"
     assert hollow[1].tip == "dot, measured: 0.250 FLOPs a byte, 2.20 GFLOP/s, 80% of its roof"
@@ -100,9 +96,7 @@ def test_a_measured_machine_is_compared_with_from_the_start_and_has_what_ran_on_
 
 
 def test_the_name_of_the_other_roof_exchanges_the_two():
-    (swap,) = [
-        mark for mark in marks(roofline("A100", beside="V100")) if mark.sets[:1] == (("device", "V100"),)
-    ]
+    (swap,) = [mark for mark in marks(roofline("A100", beside="V100")) if mark.sets[:1] == (("device", "V100"),)]
     assert swap.sets == (("device", "V100"), ("beside", "A100")) and "click" in swap.tip
 
 

@@ -67,12 +67,7 @@ def test_an_arrow_ends_where_it_leads(bend):
 
 
 def test_a_still_picture_is_well_formed_says_what_it_shows_and_follows_the_readers_theme():
-    marks = [
-        rect(0, 0, 5, 5, "rank-3 held"),
-        text(0, 9, "<&>"),
-        line(0, 0, 9, 9),
-        path("M0 0h4", "line", 2, 2),
-    ]
+    marks = [rect(0, 0, 5, 5, "rank-3 held"), text(0, 9, "<&>"), line(0, 0, 9, 9), path("M0 0h4", "line", 2, 2)]
     drawn = svg(Scene("a < b", (Panel(100, 20, marks),), ("one & two",)))
     root = ElementTree.fromstring(drawn)
     assert root.find(f"{SVG}title").text == "a < b" and root.find(f"{SVG}desc").text == "a < b\none & two"
@@ -93,9 +88,7 @@ def test_boxes_of_a_kind_are_one_path_and_lie_where_they_were():
 
 
 def test_panels_stand_in_rows_that_fit_and_shrink_if_they_must():
-    found = re.findall(
-        r"translate\(([\d.]+) ([\d.]+)\)( scale\([\d.]+\))?", svg(Scene("p", (Panel(300, 50, []),) * 3))
-    )
+    found = re.findall(r"translate\(([\d.]+) ([\d.]+)\)( scale\([\d.]+\))?", svg(Scene("p", (Panel(300, 50, []),) * 3)))
     assert [(x, y == found[0][1]) for x, y, _ in found] == [("20", True), ("336", True), ("20", False)]
     assert "scale(0.5)" in svg(Scene("w", (Panel(1520, 50, []),)))
 
@@ -120,10 +113,7 @@ def test_text_stands_out_in_both_themes():
         for theme in (0, 1):
             colors = {name: _rgb(COLORS[name][theme]) for name in ("ink", "quiet", "wrong", ground)}
             assert contrast(colors["ink"], colors[ground]) > 7
-            assert (
-                contrast(colors["quiet"], colors[ground]) > 4.5
-                and contrast(colors["wrong"], colors[ground]) > 4.5
-            )
+            assert contrast(colors["quiet"], colors[ground]) > 4.5 and contrast(colors["wrong"], colors[ground]) > 4.5
 
 
 @pytest.mark.parametrize("theme", [0, 1])
@@ -247,9 +237,7 @@ def test_frames_hold_the_scene_of_every_choice_with_each_mark_once():
     shown = small_picture.ring()
     block = block_of(shown)
     assert len(block["scenes"]) == 7 * 2
-    assert block["scenes"][4]["title"] == "A ring of 4" and block["scenes"][1]["rule"].startswith(
-        "two ranks have"
-    )
+    assert block["scenes"][4]["title"] == "A ring of 4" and block["scenes"][1]["rule"].startswith("two ranks have")
     rows = list(zip(*block["pool"].values(), strict=True))
     assert len(rows) == len({json.dumps(row) for row in rows}) < sum(3 * n for n in range(2, 9)) * 2
 
@@ -257,11 +245,7 @@ def test_frames_hold_the_scene_of_every_choice_with_each_mark_once():
 def test_a_pool_gives_back_its_marks():
     pool, marks = (
         Pool(),
-        [
-            rect(1.26, 2, 3, 4, "box", key="a", of=("g",), tip="t"),
-            text(5, 6, "words"),
-            rect(1.26, 2, 3, 4, "box"),
-        ],
+        [rect(1.26, 2, 3, 4, "box", key="a", of=("g",), tip="t"), text(5, 6, "words"), rect(1.26, 2, 3, 4, "box")],
     )
     places = pool.add([*marks, marks[0]])
     columns = pool.columns()

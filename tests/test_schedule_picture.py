@@ -8,16 +8,7 @@ from dataclasses import replace
 import pytest
 
 from course_lib.numbers import count
-from course_lib.schedules import (
-    Schedule,
-    dualpipe_v,
-    gpipe,
-    interleaved,
-    one_f_one_b,
-    parse,
-    zb_h1,
-    zb_v,
-)
+from course_lib.schedules import Schedule, dualpipe_v, gpipe, interleaved, one_f_one_b, parse, zb_h1, zb_v
 from course_lib.schedules.known import SCHEDULES
 from course_lib.simulate import Costs, simulate
 from course_lib.viz import arena, pipeline, schedule_picture
@@ -29,15 +20,7 @@ from course_lib.viz.svg import image, svg
 from tests.browser.widget import contrast
 
 COSTS = Costs(0.7, 1.9, message_s=0.25)
-MADE = [
-    gpipe(4, 8),
-    zb_h1(3, 5),
-    interleaved(4, 8, 4),
-    zb_v(4, 8),
-    dualpipe_v(8, 20),
-    one_f_one_b(1, 1),
-    zb_v(16, 64),
-]
+MADE = [gpipe(4, 8), zb_h1(3, 5), interleaved(4, 8, 4), zb_v(4, 8), dualpipe_v(8, 20), one_f_one_b(1, 1), zb_v(16, 64)]
 STUCK = ["0F0 0B0 0F1 0B1", "1F1 1F0 1B0 1B1"]
 
 
@@ -79,9 +62,7 @@ def test_every_action_has_its_box_where_it_happens(schedule):
             assert same(box.x, LEFT + start * scale) and -1e-6 <= LEFT + end * scale - box.x - box.w < 1.1
             assert lane.y <= box.y and box.y + box.h <= lane.y + lane.h and end_before <= box.x + 1e-6
             assert LOOKS[action.kind] in box.kind.split() and ("later" in box.kind) == (action.stage != first)
-            assert same(box.h, lane.h) if action.stage == first else box.h < lane.h, (
-                "later stages are less high"
-            )
+            assert same(box.h, lane.h) if action.stage == first else box.h < lane.h, "later stages are less high"
             end_before = box.x + box.w
 
 
@@ -98,19 +79,14 @@ def test_many_boxes_are_strokes_of_the_same_length_and_light_up(p, m):
 
 
 def test_the_results_are_the_models_with_the_formula_and_what_it_asks_for():
-    assert {"33 s", "without bubble 24 s", "0.375", "36 s / 96 s · formula (p−1)/m = 0.375"} <= set(
-        texts(pipeline())
-    )
+    assert {"33 s", "without bubble 24 s", "0.375", "36 s / 96 s · formula (p−1)/m = 0.375"} <= set(texts(pipeline()))
     assert {"at most 4", "of 8 stage activations, on rank 0"} <= set(texts(pipeline()))
     picture = pipeline("interleaved 1F1B", p=2, m=6, v=3, forward=2, backward=3, message=0.25)
     want = simulate(interleaved(2, 6, 3), Costs(2 / 3, 1, message_s=0.25))
     said = " ".join(texts(picture))
     assert f"{count(want.makespan_s)} s" in said and f"{want.bubble:.4g}" in said
     assert "(p−1)/(v·m) = 0.05556, if p divides m and messages are free" in said
-    assert (
-        f"of 18 stage activations, on rank 0: {max(want.peak_activations) / 3:.4g} whole micro-batches"
-        in said
-    )
+    assert f"of 18 stage activations, on rank 0: {max(want.peak_activations) / 3:.4g} whole micro-batches" in said
     peaks = [mark.text for mark in marks(picture) if mark.kind == "strong digits"]
     assert peaks == [str(n) for n in want.peak_activations]
 
@@ -124,13 +100,9 @@ def test_a_box_says_what_it_waited_for_and_lights_it():
     picture = pipeline()
     box = boxes(picture)["2B0"]
     assert box.tip == "rank 2, stage 2: backward of micro-batch 0, from 6 s to 8 s; waited 2 s for 3B0"
-    assert box.lights == ("2B0", "2F0", "3B0", "=3B0") and picture.scene.wires, (
-        "a line comes from the other rank alone"
-    )
+    assert box.lights == ("2B0", "2F0", "3B0", "=3B0") and picture.scene.wires, "a line comes from the other rank alone"
     assert boxes(picture)["0F0"].tip.endswith("from 0 s to 1 s; no wait")
-    assert boxes(pipeline("GPipe", p=2, m=2, message=0.5))["1F0"].tip.endswith(
-        "waited 1.5 s for 0F0 and its message"
-    )
+    assert boxes(pipeline("GPipe", p=2, m=2, message=0.5))["1F0"].tip.endswith("waited 1.5 s for 0F0 and its message")
 
 
 def test_a_gap_says_why():
@@ -138,9 +110,7 @@ def test_a_gap_says_why():
     assert tips(picture, "rank 2 is idle from 4 s") == [
         "rank 2 is idle from 4 s to 6 s, until 2B0 can start: waited 2 s for 3B0"
     ]
-    assert tips(picture, "rank 3 is idle from 27 s") == [
-        "rank 3 is idle from 27 s to 33 s: all of its work is done"
-    ]
+    assert tips(picture, "rank 3 is idle from 27 s") == ["rank 3 is idle from 27 s to 33 s: all of its work is done"]
     idle = sum(mark.w for mark in marks(picture) if "is idle" in mark.tip)
     lane = next(mark for mark in marks(picture) if mark.kind == "shade" and mark.x == LEFT)
     assert same(idle, 36 * lane.w / 33)
@@ -148,19 +118,13 @@ def test_a_gap_says_why():
 
 def test_time_passes_over_it():
     frames = pipeline("GPipe", p=2, m=4).scene.frames  # of 15 s
-    assert (
-        len(frames) == 48
-        and frames[0].say == "0.0 s: 1 of 2 work"
-        and not any(frame.name for frame in frames)
-    )
+    assert len(frames) == 48 and frames[0].say == "0.0 s: 1 of 2 work" and not any(frame.name for frame in frames)
     frame = frames[24]
     assert frame.say == "7.5 s: 2 of 2 work"
     held = [mark.text for mark in frame.marks if mark.shape == "text"]
     assert held == [str(n) for n in simulate(gpipe(2, 4)).activations_at(7.5)]
     cursor, veil = (next(mark for mark in frame.marks if mark.kind == kind) for kind in ("cursor", "veil"))
-    lane = next(
-        mark for mark in marks(pipeline("GPipe", p=2, m=4)) if mark.kind == "shade" and mark.x == LEFT
-    )
+    lane = next(mark for mark in marks(pipeline("GPipe", p=2, m=4)) if mark.kind == "shade" and mark.x == LEFT)
     assert same(cursor.x + 1, LEFT + lane.w / 2) and same(veil.x + veil.w, LEFT + lane.w)
 
 
@@ -218,9 +182,7 @@ def test_letters_stand_out_on_every_box(theme):
 @pytest.mark.parametrize("m", [8, 48, 64])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_it_stays_light_at_any_size(name, m):
-    scene = build(
-        name, 16, m if name != "DualPipeV" else max(m, 32), 4, forward=1.0, backward=2.0, message=0.0
-    )
+    scene = build(name, 16, m if name != "DualPipeV" else max(m, 32), 4, forward=1.0, backward=2.0, message=0.0)
     assert len(image(svg(scene), str(scene))) < 45_000
 
 
@@ -231,9 +193,7 @@ def test_it_is_light_as_lessons_open_with_it():
 def test_it_is_the_same_in_another_process():
     code = "from course_lib.viz import pipeline; print(hash(pipeline('ZB-V').svg()))"
     run = [
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONHASHSEED": "0"}
-        )
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONHASHSEED": "0"})
         for _ in range(2)
     ]
     assert run[0].stdout and run[0].stdout == run[1].stdout
@@ -274,9 +234,7 @@ def test_schedules_and_simulations_show_themselves():
     for value in (gpipe(2, 3), simulate(gpipe(2, 3))):
         assert show(value).scene.title == "GPipe: 2 ranks, 3 micro-batches"
     assert show(parse("wrong", ["0F0", "1F0 1B0"])).scene.notes == ("✗ rank 0 never does 0B0: add it.",)
-    assert (
-        "there is no action in it" in str(show(Schedule("none", ()))) + show(Schedule("none", ((),))).html()
-    )
+    assert "there is no action in it" in str(show(Schedule("none", ()))) + show(Schedule("none", ((),))).html()
 
 
 def test_several_have_one_scale_and_a_measured_one_says_so():
@@ -308,9 +266,7 @@ def row_of(picture, rank):
     for mark in drawn:
         if mark.shape == "text" and mark.y == y and "mid" in mark.kind:
             around = [p.kind for p in places if p.x < mark.x < p.x + p.w and abs(p.y - y) < 20]
-            found.append(
-                {"wrong": f"[{mark.text}]", "line": f"_{mark.text}_"}[around[0]] if around else mark.text
-            )
+            found.append({"wrong": f"[{mark.text}]", "line": f"_{mark.text}_"}[around[0]] if around else mark.text)
     return " ".join(found)
 
 
@@ -378,9 +334,7 @@ def test_one_that_runs_is_compared_with_the_known_ones():
     rows = rows_of(picture)
     assert rows["schedule"] == ["makespan", "bubble", "0", "1"]
     assert rows["mine"] == ["9 s", "0.5", "2", "2"] and rows["1F1B"] == ["9 s", "0.5", "2", "1"]
-    assert rows["interleaved 1F1B, v = 2"] == ["7.5 s", "0.25", "2", "1.5"], (
-        "two stages a rank, each half as large"
-    )
+    assert rows["interleaved 1F1B, v = 2"] == ["7.5 s", "0.25", "2", "1.5"], "two stages a rank, each half as large"
     assert list(rows)[2:] == ["mine", "GPipe", "1F1B", "interleaved 1F1B, v = 2", "ZB-H1", "ZB-V"]
     verdict = "mine is 2 s behind ZB-H1; its fullest rank holds as little as any."
     assert picture.scene.notes[-1] == str(picture).splitlines()[-1] == verdict
@@ -395,9 +349,7 @@ def test_where_not_every_rank_fits_the_fullest_is_told():
 
 def test_it_may_be_better_than_those_it_is_compared_with():
     picture = arena(zb_h1(4, 8), against=[gpipe(4, 8)])
-    assert picture.scene.notes == (
-        "ZB-H1 is 6 s ahead of all; its fullest rank holds less than any other's.",
-    )
+    assert picture.scene.notes == ("ZB-H1 is 6 s ahead of all; its fullest rank holds less than any other's.",)
     assert list(rows_of(picture))[2:] == ["ZB-H1", "GPipe"]
     assert len(arena(zb_h1(4, 8), against=[]).scene.panels) == 1
     assert (

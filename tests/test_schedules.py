@@ -129,8 +129,7 @@ def test_a_step_says_what_its_rank_waited_for_and_gaps_are_the_rest_of_the_time(
             assert (step.waited == "no wait") == (step.start_s - step.free_s < 1e-9)
     first = next(step for step in simulation.steps if step.rank == 1)
     assert (
-        str(first)
-        == "rank 1, stage 1: forward of micro-batch 0, from 1 s to 1.7 s; waited 1 s for 0F0 and its message"
+        str(first) == "rank 1, stage 1: forward of micro-batch 0, from 1 s to 1.7 s; waited 1 s for 0F0 and its message"
     )
 
 

@@ -56,10 +56,7 @@ def test_the_cpu_index_is_contacted_only_by_an_unconfigured_linux_without_a_driv
 
 def test_the_torch_that_is_installed_first_is_the_pinned_one():
     assert torch_pin("tornado==1\ntorch==2.13.0\ntorchx==9\n") == "torch==2.13.0"
-    assert (
-        torch_pin((ROOT / "constraints.txt").read_text())
-        in (ROOT / "constraints.txt").read_text().splitlines()
-    )
+    assert torch_pin((ROOT / "constraints.txt").read_text()) in (ROOT / "constraints.txt").read_text().splitlines()
 
 
 @pytest.fixture
@@ -80,9 +77,7 @@ def fresh(tmp_path):
 
     def make(*arguments):
         environment = {"PATH": str(programs)}
-        return subprocess.run(
-            ["make", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
+        return subprocess.run(["make", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     make.add = add
     return make
@@ -94,9 +89,7 @@ def test_without_a_suitable_python_one_sentence_says_what_to_do(fresh):
     fresh.add("python3", "exit 1")  # too old, or without venv
     result = fresh("lab")
     assert result.returncode != 0
-    assert (
-        "needs Python 3.10, 3.11, 3.12 or 3.13" in result.stderr and "PYTHON=/path/to/python" in result.stderr
-    )
+    assert "needs Python 3.10, 3.11, 3.12 or 3.13" in result.stderr and "PYTHON=/path/to/python" in result.stderr
 
 
 @needs_make

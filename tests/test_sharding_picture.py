@@ -42,12 +42,7 @@ def test_each_value_shows_its_rank():
 
 def test_each_rank_shows_its_range_and_bytes():
     picture = sharding(torch.zeros(5, 2, dtype=torch.float64), 4)
-    assert [t for t in said(picture, "small") if t[0] in "[n"] == [
-        "[0:2, :]",
-        "[2:4, :]",
-        "[4:5, :]",
-        "nothing",
-    ]
+    assert [t for t in said(picture, "small") if t[0] in "[n"] == ["[0:2, :]", "[2:4, :]", "[4:5, :]", "nothing"]
     assert [t for t in said(picture, "small quiet") if "bytes" in t][:4] == [
         "32 bytes",
         "32 bytes",
@@ -60,9 +55,7 @@ def test_each_rank_shows_its_range_and_bytes():
 def test_what_is_pointed_at_is_told_exactly_and_lights_up_all_of_its_rank():
     picture = sharding(torch.zeros(4, 5), 2, name="w")
     value = marks(picture, "values")[11]
-    assert value.tip == "w[2, 1] · 4 bytes · on rank 1, which holds [2:4, :]: 40 bytes" and value.of == (
-        "r1",
-    )
+    assert value.tip == "w[2, 1] · 4 bytes · on rank 1, which holds [2:4, :]: 40 bytes" and value.of == ("r1",)
     assert marks(picture, "ranks")[0].tip == "rank 0 · w [0:2, :] · 10 of 20 values · 40 bytes"
     together = marks(picture.choose(world_size=4, placement="replicate"), "values")[0]
     assert together.tip == "w[0, 0] · 4 bytes · on ranks 0–3: 16 bytes together" and len(together.of) == 4
@@ -93,15 +86,7 @@ def test_a_models_vectors_stay_replicated_where_they_have_no_dim():
 
 
 @pytest.mark.parametrize(
-    "what",
-    [
-        (3, 4),
-        torch.zeros(7),
-        torch.zeros(()),
-        torch.zeros(0, 3),
-        torch.zeros(2, 3, 4, 5),
-        torch.zeros(900, 900),
-    ],
+    "what", [(3, 4), torch.zeros(7), torch.zeros(()), torch.zeros(0, 3), torch.zeros(2, 3, 4, 5), torch.zeros(900, 900)]
 )
 @pytest.mark.parametrize("placement", [None, Replicate(), Partial()])
 def test_any_shape_gives_a_picture_inside_its_panels(what, placement):
@@ -122,9 +107,7 @@ def test_no_two_texts_of_a_model_lie_over_each_other(ranks):
     lines = {}
     for mark in picture.scene.panels[0].marks:
         if mark.shape == "text":
-            lines.setdefault(mark.y, []).append(
-                (mark.x, mark.x + (mark.w or text_width(mark.text, mark.kind)))
-            )
+            lines.setdefault(mark.y, []).append((mark.x, mark.x + (mark.w or text_width(mark.text, mark.kind))))
     for spans in lines.values():
         ordered = sorted(spans)
         assert all(stop <= start for (_, stop), (start, _) in zip(ordered, ordered[1:], strict=False))
@@ -191,16 +174,10 @@ def test_a_block_is_found_exactly():
         ([whole[:5], whole[3:]], "Ranks 0 and 1 overlap: both hold 10 of its values."),
         ([whole[:2], whole[3:]], "5 of 40 values are on no rank, the first at [2, 0]."),
         ([whole[:4], whole[4:] + 1], "Rank 1's 4 × 5 tensor is no shard of it: its values stand nowhere"),
-        (
-            [whole[:4].double(), whole[4:]],
-            "Rank 0's 4 × 5 tensor is no shard of it: it is float64, not float32.",
-        ),
+        ([whole[:4].double(), whole[4:]], "Rank 0's 4 × 5 tensor is no shard of it: it is float64, not float32."),
         ([whole[:4].flatten(), whole[4:]], "it has 1 dims, not 2 (for flat pieces pass whole=w.flatten())."),
         ([torch.zeros(9, 5), whole], "it is larger than 8 × 5."),
-        (
-            [whole / 2, whole / 2],
-            "Partial sums: each rank holds the full shape, and only their sum is the whole.",
-        ),
+        ([whole / 2, whole / 2], "Partial sums: each rank holds the full shape, and only their sum is the whole."),
     ],
 )
 def test_what_the_ranks_hold_is_said_in_words(results, says):
@@ -220,9 +197,7 @@ def test_a_models_tensors_are_found_by_name():
     del rest["second.bias"]
     picture = sharding(FakeRun(half, rest), whole=net)
     notes = " ".join(picture.scene.notes)
-    assert (
-        "first.bias: Rank 0's 2 tensor is no shard" in notes and "second.bias: Rank 1 returned none" in notes
-    )
+    assert "first.bias: Rank 0's 2 tensor is no shard" in notes and "second.bias: Rank 1 returned none" in notes
     shown = said(picture, "small")
     assert shown[-2:] == ["0:2", "–"] and shown[2] == "?"
 
@@ -239,16 +214,8 @@ def test_a_models_tensors_are_found_by_name():
         (lambda: sharding("model"), TypeError, "tensor is a str: sharding.. draws tensors"),
         (lambda: sharding(nn.ReLU()), ValueError, "ReLU has no parameters to draw"),
         (lambda: sharding(FakeRun(whole)), TypeError, r"sharding\(run, whole=w\)"),
-        (
-            lambda: sharding(FakeRun(whole, None), whole=whole),
-            TypeError,
-            "rank 1 returned None and not a tensor",
-        ),
-        (
-            lambda: sharding(FakeRun({"b": whole}), whole={"a": whole}),
-            ValueError,
-            "rank 0 holds 'b'.*it has a",
-        ),
+        (lambda: sharding(FakeRun(whole, None), whole=whole), TypeError, "rank 1 returned None and not a tensor"),
+        (lambda: sharding(FakeRun({"b": whole}), whole={"a": whole}), ValueError, "rank 0 holds 'b'.*it has a"),
         (lambda: sharding(FakeRun(*[whole] * 9), whole=whole), ValueError, "this run has 9"),
     ],
 )

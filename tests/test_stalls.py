@@ -227,9 +227,7 @@ def test_groups_called_in_different_orders_are_a_circle(world_size):
                 dist.all_reduce(torch.ones(1), group=group)
 
     error = fails(fn, world_size, RankDeadlock)
-    assert "deadlock: rank 0 waits in all_reduce for rank 1" in error.summary and "several groups" in text(
-        error
-    )
+    assert "deadlock: rank 0 waits in all_reduce for rank 1" in error.summary and "several groups" in text(error)
 
 
 @pytest.mark.parametrize("world_size", SIZES)
@@ -267,9 +265,8 @@ def test_a_new_group_that_one_member_does_not_make(world_size):
             dist.new_group([0, 1])
 
     error = fails(fn, world_size, RankDeadlock)
-    assert (
-        error.summary == "rank 1 returned while rank 0 was still in new_group"
-        and "must call new_group" in str(error)
+    assert error.summary == "rank 1 returned while rank 0 was still in new_group" and "must call new_group" in str(
+        error
     )
 
 
@@ -290,10 +287,7 @@ def test_the_absent_rank_is_named_at_the_timeout():
         dist.all_reduce(torch.ones(1))
 
     error = fails(fn, 4, RankTimeout, timeout_s=0.7)
-    assert (
-        error.summary
-        == "rank 2 was still running after 0.7 s, and ranks 0, 1 and 3 waited for it in all_reduce"
-    )
+    assert error.summary == "rank 2 was still running after 0.7 s, and ranks 0, 1 and 3 waited for it in all_reduce"
     assert "time.sleep(30)" in str(error)
 
 
@@ -379,14 +373,7 @@ def helped_by_a_thread():
 
 @pytest.mark.parametrize(
     "fn",
-    [
-        slow,
-        taking_turns,
-        different_lines,
-        an_interrupted_wait_of_ones_own,
-        messages_from_any,
-        helped_by_a_thread,
-    ],
+    [slow, taking_turns, different_lines, an_interrupted_wait_of_ones_own, messages_from_any, helped_by_a_thread],
     ids=lambda fn: fn.__name__,
 )
 def test_correct_code_is_not_accused(fn):

@@ -111,9 +111,7 @@ def test_what_belongs_together_lights_up_together():
     assert [other.tip[:6] for other in same] == ["rank 0", "rank 1", "rank 2"]
     assert sum(wait.lights[0] == bar.of[0] for wait in boxes(picture, "wait")) == 3
     missing = replace(data_parallel(2, 1), events=data_parallel(2, 1).events[:-1])  # a call of one rank
-    assert any(len(bar.of) == 1 for bar in boxes(timeline(missing), "world")), (
-        "who belongs to whom is not known"
-    )
+    assert any(len(bar.of) == 1 for bar in boxes(timeline(missing), "world")), "who belongs to whom is not known"
 
 
 def test_spans_have_the_colour_of_what_they_do_or_none():
@@ -155,9 +153,7 @@ def test_the_legend_has_only_what_is_there_and_not_named_in_place():
 
 def test_pointing_tells_all_about_an_event():
     bar = boxes(timeline(data_parallel(4)), "world")[0]
-    call = (
-        "rank 0 · all_reduce (asynchronous) · world (ranks 0–3) · 100,000 bytes · 25,000 × float32 · sum · 6."
-    )
+    call = "rank 0 · all_reduce (asynchronous) · world (ranks 0–3) · 100,000 bytes · 25,000 × float32 · sum · 6."
     assert bar.tip.startswith(call) and " · no wait · " in bar.tip
     assert bar.tip.endswith(" · In[3], line 10: work.append(dist.all_reduce(bucket[0], async_op=True))")
     more = {"ranks": (0, 1), "peers": (1,), "complete": False, "waits": ((0.2, 1.0),)}
@@ -256,13 +252,7 @@ def test_it_is_the_same_in_another_process():
 
 
 NOW = Event(0, "span", "<now & here>", 0.5, 0.5)
-ODD = [
-    Trace(3, 0.5),
-    Trace(1, 0.0),
-    trace_of(1, [NOW], 1.0),
-    data_parallel(150, 1, 1),
-    data_parallel(20).of(rank=3),
-]
+ODD = [Trace(3, 0.5), Trace(1, 0.0), trace_of(1, [NOW], 1.0), data_parallel(150, 1, 1), data_parallel(20).of(rank=3)]
 
 
 @pytest.mark.parametrize("trace", ODD)

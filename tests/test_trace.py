@@ -106,12 +106,7 @@ def test_a_table_is_aligned_and_marks_itself_up():
 
 def test_emulation_and_missing_events_are_said_everywhere():
     trace = trace_of(2, ring(2).events, 1.0, emulated="emulated links: 10 Gb/s, 1 ms", dropped=1234)
-    for said in (
-        repr(trace),
-        repr(trace.totals("rank")),
-        trace.totals()._repr_html_(),
-        repr(trace.traffic()),
-    ):
+    for said in (repr(trace), repr(trace.totals("rank")), trace.totals()._repr_html_(), repr(trace.traffic())):
         assert "emulated links: 10 Gb/s, 1 ms" in said and "1,234 later events are missing" in said
 
 
@@ -275,9 +270,7 @@ def validated(path):
         if event["ph"] in "sf":
             flows[event["id"]].append(event)
             at = ns(event["ts"])
-            assert any(a <= at < b for a, b in threads[event["pid"], event["tid"]]), (
-                "an arrow hangs in the air"
-            )
+            assert any(a <= at < b for a, b in threads[event["pid"], event["tid"]]), "an arrow hangs in the air"
     for pair in flows.values():
         assert [e["ph"] for e in sorted(pair, key=lambda e: e["ph"] == "f")] == ["s", "f"]
         start, end = sorted(pair, key=lambda e: e["ph"] == "f")

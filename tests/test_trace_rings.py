@@ -22,9 +22,7 @@ TRACE = Trace(4, 1.0, EVENTS)
 def test_a_collective_goes_from_each_rank_to_the_next_of_its_group():
     found = TRACE.traffic(rings=True)
     assert [[r for r in range(4) if row[r]] for row in found.nbytes] == [[2], [3], [3], [0]]
-    assert (
-        found.nbytes[0][2] == found.nbytes[2][3] == found.nbytes[3][0] == 400 + 60
-    )  # 2 · 2/3 of 300, twice 30
+    assert found.nbytes[0][2] == found.nbytes[2][3] == found.nbytes[3][0] == 400 + 60  # 2 · 2/3 of 300, twice 30
     assert found.messages[0][2] == 2 and found.nbytes[1][3] == 7 and found.messages[1][3] == 1
     assert not found.unplaced_bytes and "counted as rings" in repr(found)
 

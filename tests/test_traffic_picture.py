@@ -59,11 +59,7 @@ def test_what_has_no_known_path_and_what_was_emulated_is_said():
     assert "Messages only; 800,008 bytes of gloo's own collectives have no known path." in said
     odd = trace_of(2, ring(2).events, 1.0, emulated="emulated links: 10 Gb/s", dropped=7)
     said = " ".join(traffic(odd).scene.notes)
-    assert (
-        "emulated links: 10 Gb/s" in said
-        and "7 later events are missing" in said
-        and "no known path" not in said
-    )
+    assert "emulated links: 10 Gb/s" in said and "7 later events are missing" in said and "no known path" not in said
 
 
 @pytest.mark.parametrize("trace", [Trace(3, 0.5), Trace(1, 0.5), ring(5), ring(16), ring(17)])

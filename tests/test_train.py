@@ -71,10 +71,7 @@ def test_a_run_interrupted_four_times_goes_on_along_the_curve_of_one_process(tmp
         assert stopping(stop_at, ["train", *arguments, *more, *layout]) == (1 if stop_at else 0)
     output = capfd.readouterr()
     assert "no checkpoint in" in output.out and "going on from" in output.out
-    assert (
-        f"{found(tmp_path)[-2]} is complete" not in output.err
-        and "add --resume to the same command" in output.err
-    )
+    assert f"{found(tmp_path)[-2]} is complete" not in output.err and "add --resume to the same command" in output.err
     kept = about(found(tmp_path)[-1])
     assert kept["step"] == STEPS and furthest(kept["losses"], truth) < 1e-10
     assert len(found(tmp_path)) == 2
@@ -109,9 +106,7 @@ def test_a_job_that_loses_a_rank_or_is_interrupted_ends_within_seconds_and_leave
     try:
         wait_until(lambda: found(tmp_path), 60)
         started = descendants(process.pid)
-        os.kill(
-            *((started[-1], signal.SIGKILL) if how == "a rank is killed" else (process.pid, signal.SIGINT))
-        )
+        os.kill(*((started[-1], signal.SIGKILL) if how == "a rank is killed" else (process.pid, signal.SIGINT)))
         begin = time.monotonic()
         out, err = process.communicate(timeout=30)
     finally:
@@ -150,9 +145,7 @@ def test_a_complete_run_that_is_resumed_only_says_so(tmp_path, capfd):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_it_trains_over_nccl_along_the_same_curve_and_its_checkpoint_goes_on_without_one(
-    tmp_path, truth
-):
+def test_on_a_gpu_it_trains_over_nccl_along_the_same_curve_and_its_checkpoint_goes_on_without_one(tmp_path, truth):
     options = line(**SIZES, warmup=2, seed=3, checkpoint=tmp_path)
     assert main(["train", *options, "--ranks", "1", "--steps", "6", "--every", "3", "--backend", "nccl"]) == 0
     assert furthest(about(found(tmp_path)[-1])["losses"], truth) < 1e-8

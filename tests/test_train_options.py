@@ -43,9 +43,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("arguments", WRONG)
-def test_what_cannot_be_trained_is_refused_in_a_sentence_before_any_process_starts(
-    arguments, capsys, monkeypatch
-):
+def test_what_cannot_be_trained_is_refused_in_a_sentence_before_any_process_starts(arguments, capsys, monkeypatch):
     monkeypatch.setattr("course_lib.launch", lambda *_, **__: pytest.fail("ranks were started"))
     assert main(["train", *arguments.split()]) == 2
     error = capsys.readouterr().err

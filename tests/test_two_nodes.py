@@ -34,9 +34,7 @@ def require_the_curve_of_one_node(output, folder, world_size, options):
 
 
 @pytest.mark.nodes
-def test_the_same_arguments_train_on_two_nodes_and_a_killed_rank_costs_only_the_steps_since_a_checkpoint(
-    tmp_path,
-):
+def test_the_same_arguments_train_on_two_nodes_and_a_killed_rank_costs_only_the_steps_since_a_checkpoint(tmp_path):
     options = SIZES | {"pp": 2, "tp": 2, "zero": 1, "steps": 100}
     arguments = ["-m", "course_lib.train", *line(**options, every=20, checkpoint=tmp_path)]
     with ThreadPoolExecutor() as pool:
@@ -51,14 +49,7 @@ def test_the_same_arguments_train_on_two_nodes_and_a_killed_rank_costs_only_the_
 @pytest.mark.skipif(unshare() is not None, reason="two nodes can be made here, which is more")
 def test_where_there_can_be_one_node_only_a_killed_rank_costs_no_more(tmp_path):
     options = SIZES | {"steps": 100, "zero": 3}
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "--max-restarts=1",
-    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     command += ["-m", "course_lib.train", *line(**options, every=20, checkpoint=tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(

@@ -38,7 +38,6 @@ def test_a_row_out_of_bounds_and_one_that_is_not_held_are_told_apart():
     ]
     text = text_of(Validation(found)._repr_html_())
     assert (
-        "sizes : 2 rows, 1 out of bounds; mean error 6.00 %, largest 10.00 %, beyond the printed digits 5.00 %"
-        in text
+        "sizes : 2 rows, 1 out of bounds; mean error 6.00 %, largest 10.00 %, beyond the printed digits 5.00 %" in text
     )
     assert "(not held)" in text and "it counts twice &amp; more" in text and "A 2020; B 2021" in text

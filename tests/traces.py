@@ -22,14 +22,7 @@ def data_parallel(world_size=4, steps=3, buckets=4, seed=0, begin_s=0.1):
         ready = [[f + (b - f) * (k + 1) / buckets for f, b in zip(forward, backward)] for k in range(buckets)]
         over = [max(times) + 0.002 for times in ready]
         for rank in world:
-            add(
-                rank,
-                "span",
-                "step",
-                begins[rank],
-                max(over[-1], backward[rank]) + 0.0015,
-                labels=(("step", step),),
-            )
+            add(rank, "span", "step", begins[rank], max(over[-1], backward[rank]) + 0.0015, labels=(("step", step),))
             add(rank, "span", "forward", begins[rank], forward[rank])
             add(rank, "span", "backward", forward[rank], backward[rank])
             done = backward[rank]
@@ -40,16 +33,7 @@ def data_parallel(world_size=4, steps=3, buckets=4, seed=0, begin_s=0.1):
                     "line": f"In[3], line {10 + k}",
                     "source": f"work.append(dist.all_reduce(bucket[{k}], async_op=True))",
                 }
-                add(
-                    rank,
-                    "collective",
-                    "all_reduce",
-                    ready[k][rank],
-                    over[k],
-                    waits=waits,
-                    async_op=True,
-                    **line,
-                )
+                add(rank, "collective", "all_reduce", ready[k][rank], over[k], waits=waits, async_op=True, **line)
             add(rank, "span", "optimizer", done, done + 0.0015)
             at[rank] = done + 0.0015
         meet = max(at) + 0.0004
@@ -78,12 +62,7 @@ def ring(world_size=4, rounds=1, nbytes=1000, begin_s=0.0, seed=1):
                 "line": "In[5], line 7",
                 "source": "dist.isend(chunk, right)",
             }
-            recv = {
-                "peers": (left,),
-                "sent_bytes": 0,
-                "line": "In[5], line 6",
-                "source": "dist.irecv(chunk, left)",
-            }
+            recv = {"peers": (left,), "sent_bytes": 0, "line": "In[5], line 6", "source": "dist.irecv(chunk, left)"}
             recv["waits"] = ((starts[rank] + 2e-5, arrives),)
             for name, more in (("irecv", recv), ("isend", send)):
                 start = starts[rank] + 1e-5 * (name == "isend")

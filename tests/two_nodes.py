@@ -28,11 +28,7 @@ def unshare():
     """How to get a network namespace with a cable here, as the beginning of a command; None if there is no way."""
     as_root = ["unshare", "--net"]
     as_user = ["unshare", "--user", "--map-root-user", "--net"]
-    trial = [
-        "sh",
-        "-c",
-        "ip link add veth0 type veth peer name veth1 && ip link set lo up && ls /proc/self/ns/net",
-    ]
+    trial = ["sh", "-c", "ip link add veth0 type veth peer name veth1 && ip link set lo up && ls /proc/self/ns/net"]
     for way in (as_root, as_user):
         try:
             if subprocess.run([*way, *trial], **BRIEF).returncode == 0:
@@ -102,32 +98,14 @@ def torchrun(node, plan):
 
 def environment(node):
     """That of one node's torchrun: gloo is told which device leads to the other."""
-    return {
-        **os.environ,
-        "GLOO_SOCKET_IFNAME": f"veth{node}",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
+    return {**os.environ, "GLOO_SOCKET_IFNAME": f"veth{node}", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def limit(prefix, device, mbit, latency_ms):
     """Let a device send so much at most (a token bucket filter), and each packet only after a while (netem)."""
     parent = ["root"]
     if latency_ms:
-        run(
-            *prefix,
-            "tc",
-            "qdisc",
-            "add",
-            "dev",
-            device,
-            *parent,
-            "handle",
-            "1:",
-            "netem",
-            "delay",
-            f"{latency_ms}ms",
-        )
+        run(*prefix, "tc", "qdisc", "add", "dev", device, *parent, "handle", "1:", "netem", "delay", f"{latency_ms}ms")
         parent = ["parent", "1:"]
     if mbit:
         bucket = ["rate", f"{mbit}mbit", "burst", "256kb", "latency", "400ms"]

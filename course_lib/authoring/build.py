@@ -49,9 +49,7 @@ def stale(root: Path) -> list[str]:
     found = []
     for page in pages(root):
         if not _is_fresh(page):
-            found.append(
-                f"{_name(page.built, root)} is not built from the present {_name(page.source, root)}"
-            )
+            found.append(f"{_name(page.built, root)} is not built from the present {_name(page.source, root)}")
         if page.exercise and not _exercise_is_fresh(page):
             found.append(f"{_name(page.exercise, root)} is not what {_name(page.source, root)} generates")
     known = {path for page in pages(root) for path in (page.built, page.exercise)}
@@ -68,9 +66,7 @@ def build(root: Path, names: tuple[str, ...] = (), *, everything: bool = False, 
     chosen = [p for p in pages(root) if not names or p.source.stem.startswith(tuple(names))]
     for name in names:
         if not any(page.source.stem.startswith(name) for page in chosen):
-            raise AuthoringError(
-                f"no source's name starts with {name!r}; look into notebooks/src and solutions/src"
-            )
+            raise AuthoringError(f"no source's name starts with {name!r}; look into notebooks/src and solutions/src")
     written = 0
     for page in chosen:
         if page.exercise and (everything or not _exercise_is_fresh(page)):

@@ -21,12 +21,7 @@ ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]{6,}")
 
 
 def execute(
-    notebook: nbformat.NotebookNode,
-    folder: Path,
-    *,
-    name: str,
-    env: dict | None = None,
-    timeout_s: float = 300,
+    notebook: nbformat.NotebookNode, folder: Path, *, name: str, env: dict | None = None, timeout_s: float = 300
 ) -> dict[str, float]:
     """Runs every cell of `notebook` in place, with `folder` as the working folder; returns the seconds by cell id.
 

@@ -43,9 +43,7 @@ def find_tasks(text: str, name: str) -> list[Task]:
         for line, block_number, title in blocks:
             if not task_cell or task_cell["kind"] != "answer" or block_number != number:
                 wanted = "answer-" + block_number.replace(".", "-")
-                raise AuthoringError(
-                    f'{name}:{line}: task {block_number} belongs in a cell with id="{wanted}"'
-                )
+                raise AuthoringError(f'{name}:{line}: task {block_number} belongs in a cell with id="{wanted}"')
             titles.setdefault(number, title)
             first_line.setdefault(number, line)
         if not task_cell:
@@ -120,22 +118,16 @@ def _blocks(lines: list[str], start: int, name: str) -> list[tuple[int, str, str
                 raise AuthoringError(f"{where}: BEGIN SOLUTION inside the block that line {opened[0]} began")
             title = TITLE.fullmatch(marker["rest"].strip())
             if not title:
-                raise AuthoringError(
-                    f"{where}: write BEGIN SOLUTION as '### BEGIN SOLUTION 5.1: title of the task'"
-                )
+                raise AuthoringError(f"{where}: write BEGIN SOLUTION as '### BEGIN SOLUTION 5.1: title of the task'")
             if not _in_function(lines[: number - start - 1], len(marker["indent"])):
                 raise AuthoringError(f"{where}: BEGIN SOLUTION must stand inside the body of a function")
             opened, code_lines = (number, marker["indent"]), 0
             blocks.append((number, title["number"], title["title"]))
         elif not opened:
-            raise AuthoringError(
-                f"{where}: {marker['word']} without a BEGIN SOLUTION before it in the same cell"
-            )
+            raise AuthoringError(f"{where}: {marker['word']} without a BEGIN SOLUTION before it in the same cell")
         elif marker["word"] == "END SOLUTION":
             if marker["indent"] != opened[1]:
-                raise AuthoringError(
-                    f"{where}: END SOLUTION is not indented like its BEGIN in line {opened[0]}"
-                )
+                raise AuthoringError(f"{where}: END SOLUTION is not indented like its BEGIN in line {opened[0]}")
             if not code_lines:
                 raise AuthoringError(f"{where}: the solution block that line {opened[0]} began holds no code")
             opened = None

@@ -36,9 +36,7 @@ def read_lesson(source: Path) -> nbformat.NotebookNode:
     name = _display_name(source)
     tasks = find_tasks(_text_of(source), name)
     if tasks:
-        raise AuthoringError(
-            f"{name}: a lesson holds no tasks; task {tasks[0].number} belongs in solutions/src"
-        )
+        raise AuthoringError(f"{name}: a lesson holds no tasks; task {tasks[0].number} belongs in solutions/src")
     notebook = _notebook(source, name, {"source_sha256": sha256_of(source)})
     cover_answers(notebook)
     return notebook

@@ -64,9 +64,7 @@ def split_to_group(x: torch.Tensor, dim: int = -1, group: Group = None) -> torch
     return _Conjugate.apply(x, partial(_split, **along), partial(_all_gather, **along))
 
 
-def gather_from_group(
-    x: torch.Tensor, dim: int = -1, group: Group = None, *, check: bool = True
-) -> torch.Tensor:
+def gather_from_group(x: torch.Tensor, dim: int = -1, group: Group = None, *, check: bool = True) -> torch.Tensor:
     """Forward all-gather along dim, backward this rank's part of ∂y. For a y that all ranks use alike.
 
     x (…, k/t, …) sharded on dim  ->  y (…, k, …) replicated.
@@ -79,9 +77,7 @@ def gather_from_group(
     return _Conjugate.apply(x, partial(_all_gather, **along), partial(_split, **along))
 
 
-def gather_sequence(
-    x: torch.Tensor, dim: int = 0, group: Group = None, *, check: bool = True
-) -> torch.Tensor:
+def gather_sequence(x: torch.Tensor, dim: int = 0, group: Group = None, *, check: bool = True) -> torch.Tensor:
     """g of sequence parallelism: forward all-gather along dim, backward reduce-scatter.
 
     x (…, s/t, …) sharded on dim  ->  y (…, s, …) replicated, to be used differently by each rank.

@@ -7,9 +7,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import ReduceOp
 
-TAG = (
-    8000  # gloo keeps messages of different tags apart: ours never meet an isend or irecv of the caller's own
-)
+TAG = 8000  # gloo keeps messages of different tags apart: ours never meet an isend or irecv of the caller's own
 _COMBINE = {
     ReduceOp.SUM: torch.add,
     ReduceOp.AVG: torch.add,
@@ -133,15 +131,12 @@ def put_back(row: torch.Tensor, tensor: torch.Tensor) -> None:
         tensor.detach().copy_(row.view(tensor.shape))
 
 
-def check_list(
-    me: Member, name: str, tensors: Sequence[torch.Tensor] | None, mine: torch.Tensor | None = None
-) -> None:
+def check_list(me: Member, name: str, tensors: Sequence[torch.Tensor] | None, mine: torch.Tensor | None = None) -> None:
     """Raise ValueError unless there is one tensor a member, of one dtype, this rank's like `mine`."""
     if tensors is None or len(tensors) != me.size:
         found = "is missing" if tensors is None else f"has {len(tensors)} entries"
         raise ValueError(
-            f"rank {dist.get_rank()}: {name} {found}; "
-            f"give one tensor for each of the group's {me.size} ranks."
+            f"rank {dist.get_rank()}: {name} {found}; give one tensor for each of the group's {me.size} ranks."
         )
     entry = tensors[me.rank]
     mine = entry if mine is None else mine

@@ -39,9 +39,7 @@ def ring_all_gather(me: Member, rows: Sequence[torch.Tensor]) -> None:
         work.wait()
 
 
-def ring_reduce_scatter(
-    me: Member, rows: Sequence[torch.Tensor], output: torch.Tensor, reduction: Reduction
-) -> None:
+def ring_reduce_scatter(me: Member, rows: Sequence[torch.Tensor], output: torch.Tensor, reduction: Reduction) -> None:
     """Write the reduction of all members' rows[me.rank] into `output`. The rows are only read.
 
     Row r starts at rank r+1 and goes once around, each rank adding its own, until it ends, complete, at rank
@@ -104,8 +102,7 @@ def all_reduce(
         tree_broadcast(me, row, 0)
     else:
         raise ValueError(
-            f"rank {dist.get_rank()}: algorithm is {algorithm!r}; "
-            "all_reduce knows ring, doubling and reduce_broadcast."
+            f"rank {dist.get_rank()}: algorithm is {algorithm!r}; all_reduce knows ring, doubling and reduce_broadcast."
         )
     put_back(row, tensor)
 
@@ -127,9 +124,7 @@ def all_gather(
         put_back(row, target)
 
 
-def all_gather_into_tensor(
-    output: torch.Tensor, input: torch.Tensor, group: dist.ProcessGroup | None = None
-) -> None:
+def all_gather_into_tensor(output: torch.Tensor, input: torch.Tensor, group: dist.ProcessGroup | None = None) -> None:
     """Write the inputs of all ranks one after the other into output, (n·k, …) or (n, k, …) for inputs (k, …).
 
     n−1 messages and (n−1)·|input| bytes a rank.

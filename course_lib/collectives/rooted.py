@@ -46,10 +46,7 @@ def broadcast(
 
 
 def reduce(
-    tensor: torch.Tensor,
-    dst: int,
-    op: ReduceOp.RedOpType = ReduceOp.SUM,
-    group: dist.ProcessGroup | None = None,
+    tensor: torch.Tensor, dst: int, op: ReduceOp.RedOpType = ReduceOp.SUM, group: dist.ProcessGroup | None = None
 ) -> None:
     """Combine all ranks' tensors into dst's, in place there; the others keep theirs.
 

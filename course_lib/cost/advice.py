@@ -43,9 +43,7 @@ class Estimate:
     def verdict(self) -> str:
         """Whether it fits, and by how much."""
         spare = self.spare_bytes
-        return (
-            f"fits: {gb_text(spare)} to spare" if self.fits else f"does not fit: {gb_text(-spare)} too many"
-        )
+        return f"fits: {gb_text(spare)} to spare" if self.fits else f"does not fit: {gb_text(-spare)} too many"
 
     @property
     def sizes(self) -> str:

@@ -10,13 +10,7 @@
 from dataclasses import dataclass, replace
 
 from course_lib.cost.hardware import System
-from course_lib.cost.memory import (
-    MemoryUse,
-    activation_bytes,
-    layer_activations,
-    parameters_per_gpu,
-    training_state,
-)
+from course_lib.cost.memory import MemoryUse, activation_bytes, layer_activations, parameters_per_gpu, training_state
 from course_lib.cost.plan import Plan
 from course_lib.cost.shapes import RECOMPUTE, Transformer
 from course_lib.cost.step_time import StepTime, layer_time, step_time
@@ -54,9 +48,7 @@ class Tools:
     gradient_bytes: int = 2
 
     def __post_init__(self) -> None:
-        known = dict(
-            schedules=SCHEDULES, recompute=RECOMPUTE, zero=(0, 1, 2, 3), sequence_parallel=(False, True)
-        )
+        known = dict(schedules=SCHEDULES, recompute=RECOMPUTE, zero=(0, 1, 2, 3), sequence_parallel=(False, True))
         for name, all_of_them in known.items():
             given = getattr(self, name)
             if not isinstance(given, tuple) or not given or not set(given) <= set(all_of_them):
@@ -136,9 +128,7 @@ class Candidate:
         return "; ".join(parts)
 
 
-def weigh(
-    model: Transformer, plan: Plan, system: System, software: float = 1.0, schedule: str = ""
-) -> Candidate:
+def weigh(model: Transformer, plan: Plan, system: System, software: float = 1.0, schedule: str = "") -> Candidate:
     """The plan, weighed.
 
     software: by what factor kernels take longer than the hardware needs.  schedule: one of SCHEDULES, or ONE_STAGE where

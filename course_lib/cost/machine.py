@@ -46,13 +46,9 @@ def time_in_turns(*fns: Callable[[], object], seconds: float = 1.0) -> list[floa
     """
     for fn in fns:
         if not callable(fn):
-            raise TypeError(
-                f"a function is timed, and {fn!r} is none: pass lambda: ..., or an operation's .build()."
-            )
+            raise TypeError(f"a function is timed, and {fn!r} is none: pass lambda: ..., or an operation's .build().")
     if not seconds > 0:
-        raise ValueError(
-            f"timing needs more than 0 seconds, not {seconds!r}: 0.3 is enough for most operations."
-        )
+        raise ValueError(f"timing needs more than 0 seconds, not {seconds!r}: 0.3 is enough for most operations.")
     for fn in fns:
         fn()
     taken = [[] for _ in fns]

@@ -122,10 +122,7 @@ def activation_bytes(model: Transformer, plan: Plan) -> int:
     layers = layers_in_flight(model, plan) * layer_activations(model, plan)
     if plan.recompute == "full":  # while a layer runs again, its activations are there, too
         one = Plan(
-            tp=plan.tp,
-            microbatch=plan.microbatch,
-            batch=plan.microbatch,
-            sequence_parallel=plan.sequence_parallel,
+            tp=plan.tp, microbatch=plan.microbatch, batch=plan.microbatch, sequence_parallel=plan.sequence_parallel
         )
         layers += layer_activations(model, one)
     return round(layers + ends_activations(model, plan))

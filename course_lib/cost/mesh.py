@@ -132,10 +132,7 @@ class Mesh:
         last = f", the head for tokens {cut(model.vocab_size)}" if here.pp == plan.pp - 1 else ""
         same = ", the same as on the other ranks of its dp group" if plan.dp > 1 else ""
         return [
-            (
-                "layers" if each > 1 else "layer",
-                f"{layers} of {model.name}'s {model.num_layers}{first}{last}",
-            ),
+            ("layers" if each > 1 else "layer", f"{layers} of {model.name}'s {model.num_layers}{first}{last}"),
             ("of each layer", f"heads {cut(model.num_heads, 1, '–')}: {columns}, o rows {q}"),
             ("of each MLP", f"{'gate and up' if model.gated else 'up'} columns {up}, down rows {up}"),
             ("in all", f"{stage_parameters(model, plan, here.pp):,} parameters{same}"),

@@ -123,9 +123,7 @@ def operations(model: Transformer) -> dict[str, LayerOperation]:
     h, q, kv, f, heads = model.width, model.query_width, model.kv_width, model.mlp_width, model.num_heads
     wide, s, parameters = model.head_width, model.context, model.layer_parameters
 
-    def operation(
-        name: str, formula: str, flops: tuple, nbytes: tuple, phase: str = "training"
-    ) -> LayerOperation:
+    def operation(name: str, formula: str, flops: tuple, nbytes: tuple, phase: str = "training") -> LayerOperation:
         return LayerOperation(name, phase, formula, flops, nbytes, s)
 
     def linear(name: str, inputs: int, outputs: int) -> LayerOperation:

@@ -174,9 +174,7 @@ class Overview:
     def _more(self, c: Candidate) -> str:
         more = c.total_s / self.search.best.total_s - 1
         return (
-            "nearly as fast as the best of all"
-            if more < 0.005
-            else f"{100 * more:,.0f} % slower than the best of all"
+            "nearly as fast as the best of all" if more < 0.005 else f"{100 * more:,.0f} % slower than the best of all"
         )
 
 

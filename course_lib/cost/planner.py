@@ -20,15 +20,7 @@ Source: Narayanan et al. 2021, section 3, for what is weighed against what; Isae
 import time
 from collections.abc import Iterator
 
-from course_lib.cost.candidate import (
-    ONE_STAGE,
-    TODAY,
-    Tools,
-    held_activations,
-    state_bytes,
-    timed,
-    with_activations,
-)
+from course_lib.cost.candidate import ONE_STAGE, TODAY, Tools, held_activations, state_bytes, timed, with_activations
 from course_lib.cost.hardware import System
 from course_lib.cost.memory import activation_bytes
 from course_lib.cost.plan import Plan
@@ -132,8 +124,5 @@ def _search_layout(model, system, layout, batch, limit, tools, software, found, 
                 held = held_activations(model, plan(microbatch, chunks, recompute), schedule)
                 for zero, state in states.items():
                     if state.total + held <= limit:
-                        made, memory = (
-                            plan(microbatch, chunks, recompute, zero),
-                            with_activations(state, held),
-                        )
+                        made, memory = (plan(microbatch, chunks, recompute, zero), with_activations(state, held))
                         found.append(timed(model, made, schedule, memory, system, software))

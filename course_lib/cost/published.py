@@ -40,9 +40,7 @@ class PublishedRun:
         return flops / (self.plan.num_gpus * float(self.tflops) * 1e12)
 
 
-def _megatron(
-    name, width, num_heads, num_layers, tp, pp, gpus, batch, microbatch, chunks, tflops
-) -> PublishedRun:
+def _megatron(name, width, num_heads, num_layers, tp, pp, gpus, batch, microbatch, chunks, tflops) -> PublishedRun:
     # Without a pipeline these runs used PyTorch's DDP, which sends gradients while backward runs; with one, Megatron's own,
     # which sends them after it (examples/sc21/run_table_1.sh in NVIDIA's Megatron-LM).
     dp = gpus // (tp * pp)
@@ -50,9 +48,7 @@ def _megatron(
     return PublishedRun(MEGATRON, name, Transformer(name, num_layers, width, num_heads), plan, tflops=tflops)
 
 
-def _selective(
-    name, width, num_heads, num_layers, pp, batch, microbatch, chunks, step_s, new: bool
-) -> PublishedRun:
+def _selective(name, width, num_heads, num_layers, pp, batch, microbatch, chunks, step_s, new: bool) -> PublishedRun:
     recompute = "selective" if new else "full"
     plan = Plan(pp, 1, 8, batch, microbatch, chunks, recompute, sequence_parallel=new)
     label = f"{name}, {'sequence parallel, selective' if new else 'full recomputation'}"

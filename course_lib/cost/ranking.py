@@ -90,9 +90,7 @@ class Search:
         if place == 1:
             return f"It is the best: {mine.total_s:.4g} s."
         place = f"number {place:,} of {self.num_fit:,}" if place else "not among what these tools can do"
-        return (
-            f"It takes {mine.total_s / self.best.total_s - 1:+.1%}, {place}: {differences(mine, self.best)}."
-        )
+        return f"It takes {mine.total_s / self.best.total_s - 1:+.1%}, {place}: {differences(mine, self.best)}."
 
     @property
     def title(self) -> str:
@@ -103,10 +101,7 @@ class Search:
         """The counts, and a line for each of the fastest."""
         widths = [max(len(name), width) for name, width in _COLUMNS.items()]
         lines = [list(_COLUMNS), *map(self._cells, self.candidates[:rows])] if self.candidates else []
-        text = [
-            " ".join(cell.rjust(w) if w < 15 else cell.ljust(w) for cell, w in zip(line, widths))
-            for line in lines
-        ]
+        text = [" ".join(cell.rjust(w) if w < 15 else cell.ljust(w) for cell, w in zip(line, widths)) for line in lines]
         return "\n".join([self._counts(), *map(str.rstrip, text or [self._nothing()])])
 
     __str__ = __repr__ = table
@@ -124,9 +119,7 @@ class Search:
 
     def _counts(self) -> str:
         room = f"{self.limit_bytes / 1e9:g} of {self.memory_gb:g} GB"
-        counts = (
-            f"{self.num_layouts:,} layouts, {self.num_legal:,} candidates, {self.num_fit:,} fit into {room}"
-        )
+        counts = f"{self.num_layouts:,} layouts, {self.num_legal:,} candidates, {self.num_fit:,} fit into {room}"
         return f"{self.title}: {counts}"
 
     def _cells(self, c: Candidate) -> list[str]:
@@ -165,7 +158,5 @@ def differences(mine: Candidate, best: Candidate) -> str:
 
     theirs = parts(best)
     gaps = {words: seconds - theirs[words] for words, seconds in parts(mine).items()}
-    shown = [
-        words for words in sorted(gaps, key=lambda w: -abs(gaps[w])) if abs(gaps[words]) > 0.01 * best.total_s
-    ]
+    shown = [words for words in sorted(gaps, key=lambda w: -abs(gaps[w])) if abs(gaps[words]) > 0.01 * best.total_s]
     return ", ".join(f"{gaps[words]:+.3g} s {words}" for words in shown) or "nearly the same in every part"

@@ -52,11 +52,7 @@ class Transformer:
             raise ValueError(
                 f"width {self.width} is not divisible by num_heads {self.num_heads}: pass head_width, or other sizes."
             )
-        defaults = {
-            "kv_heads": self.num_heads,
-            "head_width": self.width // self.num_heads,
-            "mlp_width": 4 * self.width,
-        }
+        defaults = {"kv_heads": self.num_heads, "head_width": self.width // self.num_heads, "mlp_width": 4 * self.width}
         for name, value in defaults.items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)

@@ -46,9 +46,7 @@ class StepTime:
         return sum(vars(self).values())
 
     def __str__(self) -> str:
-        parts = ", ".join(
-            f"{name[:-2].replace('_', ' ')} {seconds:.3g}" for name, seconds in vars(self).items()
-        )
+        parts = ", ".join(f"{name[:-2].replace('_', ' ')} {seconds:.3g}" for name, seconds in vars(self).items())
         return f"{self.total_s:.4g} s a step: {parts}"
 
 
@@ -72,31 +70,22 @@ class LayerTime:
 
 
 @lru_cache(maxsize=4096)
-def layer_time(
-    model: Transformer, system: System, microbatch: int, tp: int, sequence_parallel: bool
-) -> LayerTime:
+def layer_time(model: Transformer, system: System, microbatch: int, tp: int, sequence_parallel: bool) -> LayerTime:
     """One layer on one of tp ranks, without recomputation; kernels as fast as the hardware allows (software = 1)."""
     s, h, q, kv, f = model.context, model.width, model.query_width, model.kv_width, model.mlp_width
     tokens, heads = microbatch * s, microbatch * model.num_heads / tp
     pairs, near = heads * s * s, tokens * h / (tp if sequence_parallel else 1)
 
-    scores = matmul_s(
-        system, s, s, model.head_width, heads
-    )  # also what either of its factors' gradients takes
+    scores = matmul_s(system, s, s, model.head_width, heads)  # also what either of its factors' gradients takes
     context = matmul_s(system, s, model.head_width, s, heads)
     core = scores + context + stream_s(system, 4 * pairs) + stream_s(system, 5 * pairs * model.dropout)
-    core_back = (
-        2 * scores + 2 * context + stream_s(system, 6 * pairs) + stream_s(system, 5 * pairs * model.dropout)
-    )
+    core_back = 2 * scores + 2 * context + stream_s(system, 6 * pairs) + stream_s(system, 5 * pairs * model.dropout)
     shapes = (h, (q + 2 * kv) / tp), (q / tp, h), (h, (2 if model.gated else 1) * f / tp), (f / tp, h)
     linears = [linear_s(system, tokens, inputs, outputs) for inputs, outputs in shapes]
     weights = sum(
-        matmul_s(system, outputs, inputs, tokens) + stream_s(system, 4 * inputs * outputs)
-        for inputs, outputs in shapes
+        matmul_s(system, outputs, inputs, tokens) + stream_s(system, 4 * inputs * outputs) for inputs, outputs in shapes
     )
-    act = tokens * (q / tp) * 4 + tokens * f / tp * (
-        6 if model.gated else 4
-    )  # heads side by side; GELU or SwiGLU
+    act = tokens * (q / tp) * 4 + tokens * f / tp * (6 if model.gated else 4)  # heads side by side; GELU or SwiGLU
     act_back = tokens * (q / tp) * 4 + tokens * f / tp * (10 if model.gated else 8)
     # forward: a norm (2 + 2); bias, dropout, residual (2 + 2 + 2 + mask). backward: norm (6), dropout (5), bias (2), sum (6)
     near_ops = 2 * (stream_s(system, 4 * near) + stream_s(system, 7 * near))

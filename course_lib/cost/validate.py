@@ -92,9 +92,7 @@ def _parameters() -> Iterator[Row]:
         yield Row("parameters", run.name, run.name[:-1], "billion", billions, 0.005, run.paper + ", table 1")
     for name, published, unit, source, note in paper.CONTRADICTED:
         symbol = "million" if unit == 1e6 else "billion"
-        yield Row(
-            "parameters", name, published, symbol, MODELS[name].parameters / unit, None, source, note=note
-        )
+        yield Row("parameters", name, published, symbol, MODELS[name].parameters / unit, None, source, note=note)
 
 
 def _flops() -> Iterator[Row]:
@@ -108,14 +106,10 @@ def _flops() -> Iterator[Row]:
     yield Row(group, "Llama 3 405B, 15.6 trillion tokens", "3.8e25", "FLOP", llama, bound, paper.LLAMA3)
     for tflops, percent in paper.PERCENT_OF_PEAK.items():
         share = 100 * float(tflops) / GPUS["A100"].tflops
-        yield Row(
-            group, f"{tflops} TFLOP/s of an A100", percent, "%", share, bound, paper.MEGATRON + ", table 1"
-        )
+        yield Row(group, f"{tflops} TFLOP/s of an A100", percent, "%", share, bound, paper.MEGATRON + ", table 1")
     run = next(run for run in paper.RUNS if run.name == "174.6B on 1024")
     seconds = run.model.hardware_flops(1536, "full") / (1024 * 138e12)
-    yield Row(
-        group, "174.6B at 138 TFLOP/s on 1,024 GPUs", "32", "s a step", seconds, bound, "Megatron-LM, README"
-    )
+    yield Row(group, "174.6B at 138 TFLOP/s on 1,024 GPUs", "32", "s a step", seconds, bound, "Megatron-LM, README")
     for run in (r for r in paper.RUNS if r.paper == paper.SELECTIVE and r.plan.sequence_parallel):
         for kind, percent, flops in zip(
             ("model", "hardware"), paper.UTILISATION[run.model.name], (run.model.model_flops, _eq8)
@@ -129,16 +123,7 @@ def _flops() -> Iterator[Row]:
         model = paper.megatron_gpt(name)
         more = 100 * (_eq8(model, 1) / model.model_flops(1) - 1)
         note = f"it counts three times the forward of the core; once is {100 * _core_share(model):.1f} %"
-        yield Row(
-            group,
-            f"{name}, selective adds",
-            added,
-            "%",
-            more,
-            bound,
-            paper.SELECTIVE + ", section 5",
-            note=note,
-        )
+        yield Row(group, f"{name}, selective adds", added, "%", more, bound, paper.SELECTIVE + ", section 5", note=note)
     per_token = 6 * MODELS["MT-NLG 530B"].parameters + 12 * 105 * 20480 * 2048
     mfu = 100 * 65.43e3 * per_token / (2240 * 312e12)
     yield Row(group, "MT-NLG 530B, 65,430 tokens/s on 2,240 A100", "30.2", "%", mfu, bound, paper.PALM)
@@ -157,9 +142,7 @@ def _zero() -> Iterator[Row]:
     for ranks, cells in paper.ZERO_TABLE.items():
         for stage, published in enumerate(cells, 1):
             ours = training_state(7_500_000_000, ranks, stage, 2, 2, 12).total / 1e9
-            yield Row(
-                "ZeRO", f"7.5 billion on {ranks}, stage {stage}", published, "GB", ours, 0.0, paper.ZERO
-            )
+            yield Row("ZeRO", f"7.5 billion on {ranks}, stage {stage}", published, "GB", ours, 0.0, paper.ZERO)
 
 
 def _memory() -> Iterator[Row]:
@@ -168,9 +151,7 @@ def _memory() -> Iterator[Row]:
         model, p = old.model, old.plan
         none = Plan(p.pp, 1, p.tp, p.batch, p.microbatch, p.chunks)
         for label, plan, published in zip(
-            ("nothing recomputed", new.name.split(", ", 1)[1]),
-            (none, new.plan),
-            paper.ACTIVATIONS_GIB[model.name],
+            ("nothing recomputed", new.name.split(", ", 1)[1]), (none, new.plan), paper.ACTIVATIONS_GIB[model.name]
         ):
             ours = layers_in_flight(model, plan) * layer_activations(model, plan) / GIB
             yield Row(group, f"{model.name}, {label}", published, "GiB", ours, bound, paper.SELECTIVE)
@@ -201,9 +182,7 @@ def _memory() -> Iterator[Row]:
         for more, published in zip((2, 6), cells):
             ours = training_state(billions * 10**9, 1, 0, 2, more, 12).total / 1e9
             label = f"{billions} billion parameters, {more} bytes a gradient"
-            yield Row(
-                group, label, published, "GB", ours, bound, "Tazi et al. 2025, The Ultra-Scale Playbook"
-            )
+            yield Row(group, label, published, "GB", ours, bound, "Tazi et al. 2025, The Ultra-Scale Playbook")
 
 
 def _days() -> Iterator[Row]:
@@ -221,9 +200,7 @@ def _times() -> Iterator[Row]:
         ours = run_s(run, paper.SOFTWARE[run.paper])
         published = run.step_s or f"{run.seconds:.2f}"
         table_of = "table 5" if run.step_s else "tables 1 and 2"
-        yield Row(
-            TIMES, f"{run.name} ({run.paper[-4:]})", published, "s", ours, 0.08, f"{run.paper}, {table_of}"
-        )
+        yield Row(TIMES, f"{run.name} ({run.paper[-4:]})", published, "s", ours, 0.08, f"{run.paper}, {table_of}")
     model, software = paper.RUNS[9].model, paper.SOFTWARE[paper.SELECTIVE]
     for label, plan, published in paper.LAYERS_MS:
         layer = layer_time(model, A100, 4, 8, plan.sequence_parallel)
@@ -243,6 +220,4 @@ def _pipeline() -> Iterator[Row]:
 
 def _hardware() -> Iterator[Row]:
     for name, flops, published in paper.PEAKS:
-        yield Row(
-            "peaks", f"{name}, clock × units", published, "TFLOP/s", flops / 1e12, 0.001, "ml-engineering"
-        )
+        yield Row("peaks", f"{name}, clock × units", published, "TFLOP/s", flops / 1e12, 0.001, "ml-engineering")

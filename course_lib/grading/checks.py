@@ -50,9 +50,7 @@ class Check:
         self._lines += [line(self.task, part, "=", text) for part, text in texts.items()]
         self._note(name=name, hint=hint)
         if self._to_compare():
-            self._settle(
-                name, _difference(name, texts, leaves(name, want() if callable(want) else want)), hint
-            )
+            self._settle(name, _difference(name, texts, leaves(name, want() if callable(want) else want)), hint)
 
     def at_most(self, name: str, got, bound=None, *, hint: str = "") -> None:
         """`got`, a cost, must be a number no larger than what `bound()` gives."""
@@ -60,15 +58,9 @@ class Check:
         text = leaves(name, got)[name]
         if self._to_compare():
             limit = leaves(name, bound() if callable(bound) else bound)[name]
-            wrong = (
-                ""
-                if within(text, limit)
-                else f"{name}: yours {short(text)}, should be at most {short(limit)}"
-            )
+            wrong = "" if within(text, limit) else f"{name}: yours {short(text)}, should be at most {short(limit)}"
             self._settle(name, wrong, hint)
-            text = (
-                limit if self.graded == "reference" else text
-            )  # the grader holds a learner's cost against it
+            text = limit if self.graded == "reference" else text  # the grader holds a learner's cost against it
         self._lines.append(line(self.task, name, "<=", text))
 
     def __enter__(self):

@@ -19,12 +19,7 @@ class Reason:
 
 
 def explain(
-    task: Task,
-    outcome: Outcome,
-    notes: list[dict],
-    hints: dict[str, str],
-    timeout_s: float,
-    reference_s: float,
+    task: Task, outcome: Outcome, notes: list[dict], hints: dict[str, str], timeout_s: float, reference_s: float
 ) -> Reason:
     """The reason behind a cell's outcome.
 
@@ -37,9 +32,7 @@ def explain(
             "look for a loop that does not end, or for ranks that wait for each other",
         )
     if outcome.kind == "dead":
-        return Reason(
-            "the Python process ended while this ran", "leave out exit() and os._exit(), and mind the memory"
-        )
+        return Reason("the Python process ended while this ran", "leave out exit() and os._exit(), and mind the memory")
     if outcome.kind == "error":
         return _from_error(outcome.error)
     if outcome.reason:
@@ -47,9 +40,7 @@ def explain(
     for note in reversed(notes):
         if note.get("task") == task.number and isinstance(note.get("reason"), str):
             return _from_error(note["reason"])
-    return Reason(
-        "the check did not print the values it should", "restart the kernel, run all cells, then check again"
-    )
+    return Reason("the check did not print the values it should", "restart the kernel, run all cells, then check again")
 
 
 def plain(text: str, limit: int = 300) -> str:
@@ -64,9 +55,7 @@ def _from_error(error: str) -> Reason:
     if text.startswith("NotImplementedError") or text == "not solved yet.":
         return Reason("not solved yet", "", solved=False)
     if text.startswith("NameError"):
-        return Reason(
-            text, "keep all that the answer needs in its own cell: other cells of yours are not graded"
-        )
+        return Reason(text, "keep all that the answer needs in its own cell: other cells of yours are not graded")
     return Reason(text, "run the notebook from the top: the same error shows there, with its place")
 
 

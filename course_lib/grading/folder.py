@@ -10,12 +10,7 @@ from course_lib.grading.submission import GradingError
 
 
 def grade_folder(
-    folder: Path,
-    *,
-    csv_file: Path | None = None,
-    timeout_s: float | None = None,
-    seed: int | None = None,
-    say=print,
+    folder: Path, *, csv_file: Path | None = None, timeout_s: float | None = None, seed: int | None = None, say=print
 ) -> int:
     """Grades each notebook in `folder` and below it; returns 0, or 2 where one could not be graded.
 

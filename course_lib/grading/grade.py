@@ -20,14 +20,7 @@ from course_lib.authoring.execute import execute
 from course_lib.authoring.markers import AuthoringError, Task
 from course_lib.grading.explain import Reason, explain
 from course_lib.grading.session import Run, run_nbval
-from course_lib.grading.submission import (
-    GradingError,
-    find_solution,
-    is_unsolved,
-    load,
-    splice,
-    syntax_problem,
-)
+from course_lib.grading.submission import GradingError, find_solution, is_unsolved, load, splice, syntax_problem
 from course_lib.grading.values import PREFIX
 
 
@@ -97,9 +90,7 @@ class Grader:
         if len(results) < len(tasks):
             reference = self._reference(solution_file, solution, tasks)
             self.say("running your answers under nbval ...")
-            limits = _judge(
-                list(tasks), submission.answers, reference, results, self._env(), self._timeout(reference)
-            )
+            limits = _judge(list(tasks), submission.answers, reference, results, self._env(), self._timeout(reference))
         rows = tuple(TaskResult(t.number, t.title, *_row(results[t.number])) for t in tasks)
         return Result(file, submission.name, rows, self.seed, self._confinement(limits))
 
@@ -125,9 +116,7 @@ class Grader:
         return text
 
 
-def _judge(
-    tasks: list[Task], answers: dict, reference: Reference, results: dict, env: dict, timeout_s: float
-):
+def _judge(tasks: list[Task], answers: dict, reference: Reference, results: dict, env: dict, timeout_s: float):
     """Fills `results` for every task that it lacks; returns the limits that held."""
     areas = _areas(reference.notebook, tasks)
     limits = None
@@ -218,9 +207,7 @@ def _make_reference(file: Path, solution, tasks: list[Task], env: dict[str, str]
         noted = [json.loads(line) for line in notes.read_text("utf-8").splitlines()] if notes.exists() else []
     for note in noted:
         if "reason" in note:
-            raise GradingError(
-                f"{file.name} fails its own check {note['task']} with this seed: {note['reason']}"
-            )
+            raise GradingError(f"{file.name} fails its own check {note['task']} with this seed: {note['reason']}")
     cells = {cell.id: cell for cell in notebook.cells}
     for task in tasks:
         outputs = cells[task.check_id].outputs

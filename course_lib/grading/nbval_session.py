@@ -25,11 +25,7 @@ import pytest
 
 KERNEL_STARTS = 3
 SHOWN_LINES, SHOWN_CHARACTERS = 20, 300  # of a difference: pytest's explanation of long texts takes minutes
-CPU_S, MEMORY_GIB, FILE_MIB = (
-    900,
-    16,
-    512,
-)  # memory: address space, at least; torch and gloo reserve a gigabyte
+CPU_S, MEMORY_GIB, FILE_MIB = (900, 16, 512)  # memory: address space, at least; torch and gloo reserve a gigabyte
 
 
 class DeadKernel(RuntimeError):
@@ -116,11 +112,7 @@ def cause(item, call) -> tuple[str, str]:
     """(setup, dead, timeout, differs or error; what the kernel said) of a cell that failed."""
     if call.when == "setup":
         return "setup", str(call.excinfo.value)
-    if (
-        isinstance(call.excinfo.value, DeadKernel)
-        or not item.parent.kernel.is_alive()
-        and not item.parent.timed_out
-    ):
+    if isinstance(call.excinfo.value, DeadKernel) or not item.parent.kernel.is_alive() and not item.parent.timed_out:
         return "dead", ""
     if item.parent.timed_out:
         return "timeout", ""
@@ -159,9 +151,7 @@ def explain(got: list[str], want: list[str]) -> tuple[str, str]:
             if g["name"] != w["name"]:
                 break
             if w["relation"] == "<=":
-                return w[
-                    "name"
-                ], f"{w['name']}: yours {short(g['text'])}, should be at most {short(w['text'])}"
+                return w["name"], f"{w['name']}: yours {short(g['text'])}, should be at most {short(w['text'])}"
             return w["name"], f"{w['name']}: {differ(g['text'], w['text'])}"
     return "", ""
 
@@ -221,23 +211,8 @@ def main() -> None:
     adopt_orphans()
     send(event="limits", held=confine())
     folder = Path(job["notebook"]).parent
-    line = [
-        job["notebook"],
-        "--nbval-lax",
-        "--nbval-current-env",
-        "-p",
-        "nbval.plugin",
-        "-p",
-        "no:cacheprovider",
-    ]
-    line += [
-        "-c",
-        job["config"],
-        f"--rootdir={folder}",
-        f"--nbval-cell-timeout={job['timeout_s']}",
-        "-q",
-        "--color=no",
-    ]
+    line = [job["notebook"], "--nbval-lax", "--nbval-current-env", "-p", "nbval.plugin", "-p", "no:cacheprovider"]
+    line += ["-c", job["config"], f"--rootdir={folder}", f"--nbval-cell-timeout={job['timeout_s']}", "-q", "--color=no"]
     status = pytest.main(line, plugins=[Session(job, send)])
     send(event="done", status=int(status))
     sys.stdin.read()  # the caller ends this process, and first all that it left behind

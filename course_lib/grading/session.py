@@ -41,9 +41,7 @@ class Run:
     log: str = ""
 
 
-def run_nbval(
-    notebook: nbformat.NotebookNode, judged: set[str], *, env: dict[str, str], timeout_s: float
-) -> Run:
+def run_nbval(notebook: nbformat.NotebookNode, judged: set[str], *, env: dict[str, str], timeout_s: float) -> Run:
     """Runs `notebook` under nbval until a cell of `judged` fails, a cell takes `timeout_s` or the kernel dies.
 
     `env` is added to the environment of the kernel. A run that gets stuck itself is ended, and its cell is a timeout.
@@ -114,18 +112,14 @@ def _follow(process: subprocess.Popen, code_cells: list[str], timeout_s: float) 
     run = Run()
     while True:
         try:
-            message = messages.get(
-                timeout=max(timeout_s, START_S) + GRACE_S if not run.cells else timeout_s + GRACE_S
-            )
+            message = messages.get(timeout=max(timeout_s, START_S) + GRACE_S if not run.cells else timeout_s + GRACE_S)
         except queue.Empty:
             message = {"event": "stuck"}
         event = message["event"]
         if event == "limits":
             run.limits = message["held"]
         elif event == "end":
-            run.cells[message["cell"]] = Outcome(
-                message["kind"], message["error"], message["name"], message["reason"]
-            )
+            run.cells[message["cell"]] = Outcome(message["kind"], message["error"], message["name"], message["reason"])
         elif event == "done":
             return run
         elif event in ("stuck", "gone"):
@@ -157,9 +151,7 @@ def _processes() -> list[tuple[int, int]]:
     """(process, its parent) for every living process."""
     pairs = []
     if not Path("/proc/self/stat").exists():
-        listed = subprocess.run(
-            ["ps", "-axo", "pid=,ppid=,stat="], capture_output=True, text=True, check=False
-        )
+        listed = subprocess.run(["ps", "-axo", "pid=,ppid=,stat="], capture_output=True, text=True, check=False)
         rows = [line.split() for line in listed.stdout.splitlines()]
         return [(int(pid), int(parent)) for pid, parent, state in rows if not state.startswith("Z")]
     for stat in Path("/proc").glob("[0-9]*/stat"):

@@ -44,9 +44,7 @@ def load(file: Path) -> Submission:
     ids = Counter(cell.get("id") for cell in cells if isinstance(cell.get("id"), str))
     for cell_id, count in ids.items():
         if count > 1 and ANSWER_ID.fullmatch(cell_id):
-            raise GradingError(
-                f"{file} has {count} cells with the id {cell_id}: delete the copies and keep one"
-            )
+            raise GradingError(f"{file} has {count} cells with the id {cell_id}: delete the copies and keep one")
     if cells and not ids:
         raise GradingError(f"{file} has lost its cell ids: put the answers into a fresh copy of the exercise")
     return Submission(name, {c["id"]: _source(c) for c in cells if ANSWER_ID.fullmatch(str(c.get("id")))})
@@ -145,9 +143,7 @@ def _read_json(file: Path):
     if not file.is_file():
         raise GradingError(f"there is no file {file}")
     if file.stat().st_size > MAX_BYTES:
-        raise GradingError(
-            f"{file} is larger than {MAX_BYTES >> 20} MiB: clear its outputs and save it again"
-        )
+        raise GradingError(f"{file} is larger than {MAX_BYTES >> 20} MiB: clear its outputs and save it again")
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError:

@@ -31,9 +31,7 @@ def leaves(name: str, value) -> dict[str, str]:
 
     Lists and tuples of numbers, tensors and arrays of one shape give the same text.
     """
-    if hasattr(
-        value, "detach"
-    ):  # a torch tensor: bfloat16 has no numpy counterpart, so floats go through float64
+    if hasattr(value, "detach"):  # a torch tensor: bfloat16 has no numpy counterpart, so floats go through float64
         value = value.detach().cpu()
         value = (value.double() if value.is_floating_point() else value).numpy()
     if isinstance(value, dict):
@@ -54,12 +52,7 @@ def same(got: str, want: str) -> bool:
         return True
     got_head, got_numbers = _numbers(got)
     want_head, want_numbers = _numbers(want)
-    if (
-        got_numbers is None
-        or want_numbers is None
-        or got_head != want_head
-        or len(got_numbers) != len(want_numbers)
-    ):
+    if got_numbers is None or want_numbers is None or got_head != want_head or len(got_numbers) != len(want_numbers):
         return False
     tolerance = _tolerance(want_numbers)
     return all(_near(g, w, tolerance) for g, w in zip(got_numbers, want_numbers, strict=True))
@@ -82,11 +75,7 @@ def differ(got: str, want: str) -> str:
     if got_head != want_head or len(got_numbers) != len(want_numbers):
         return f"yours has shape {_shape(got_head)}, should have {_shape(want_head)}"
     tolerance = _tolerance(want_numbers)
-    wrong = [
-        i
-        for i, (g, w) in enumerate(zip(got_numbers, want_numbers, strict=True))
-        if not _near(g, w, tolerance)
-    ]
+    wrong = [i for i, (g, w) in enumerate(zip(got_numbers, want_numbers, strict=True)) if not _near(g, w, tolerance)]
     if len(want_numbers) <= 6:
         return f"yours {short(got)}, should be {short(want)}"
     first = wrong[0]

@@ -78,9 +78,7 @@ class Layout:
         places = Coordinates(pp, dp, cp, tp)
         for axis, size, place in zip(AXES, self.sizes, places, strict=True):
             if not 0 <= place < size:
-                raise ValueError(
-                    f"{axis} = {place} is outside {self}: along {axis} places go from 0 to {size - 1}."
-                )
+                raise ValueError(f"{axis} = {place} is outside {self}: along {axis} places go from 0 to {size - 1}.")
         return sum(place * self.stride(axis) for axis, place in zip(AXES, places, strict=True))
 
     def stride(self, axis: str) -> int:
@@ -183,9 +181,7 @@ def shard_shape(shape: Sequence[int], placement: Placement, world_size: int, ran
     return tuple(stop - start for start, stop in region(shape, placement, world_size, rank))
 
 
-def owners(
-    shape: Sequence[int], placement: Placement, world_size: int, index: Sequence[int]
-) -> tuple[int, ...]:
+def owners(shape: Sequence[int], placement: Placement, world_size: int, index: Sequence[int]) -> tuple[int, ...]:
     """The ranks that hold the element at `index`."""
     if len(index) != len(shape) or not all(0 <= i < length for i, length in zip(index, shape, strict=True)):
         raise ValueError(f"index {list(index)} is not in a tensor of shape {tuple(shape)}.")
@@ -239,9 +235,7 @@ def slice_text(part: Region, shape: Sequence[int]) -> str:
 def check_rank(rank: int, world_size: int) -> None:
     """Raise ValueError, in a sentence, for a rank that is not in the world."""
     if not 0 <= rank < world_size:
-        raise ValueError(
-            f"rank {rank} is not in a world of {world_size}: ranks go from 0 to {world_size - 1}."
-        )
+        raise ValueError(f"rank {rank} is not in a world of {world_size}: ranks go from 0 to {world_size - 1}.")
 
 
 def check_world_size(world_size: int) -> None:

@@ -5,16 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from course_lib.layout import (
-    Placement,
-    Region,
-    Replicate,
-    Shard,
-    num_elements,
-    region,
-    slice_text,
-    split_bounds,
-)
+from course_lib.layout import Placement, Region, Replicate, Shard, num_elements, region, slice_text, split_bounds
 from course_lib.numbers import bytes_text
 
 MAX_WORLD_SIZE = 8  # ranks side by side at a notebook's width
@@ -106,9 +97,7 @@ def title_of(kind: str | None, tensors: tuple[TensorInfo, ...]) -> str:
 def describe(name: str, tensor: Any) -> TensorInfo:
     """The TensorInfo of a tensor, or of a bare shape (then of float32)."""
     if hasattr(tensor, "shape") and hasattr(tensor, "dtype"):
-        return TensorInfo(
-            name, tuple(tensor.shape), tensor.dtype.itemsize, str(tensor.dtype).removeprefix("torch.")
-        )
+        return TensorInfo(name, tuple(tensor.shape), tensor.dtype.itemsize, str(tensor.dtype).removeprefix("torch."))
     if isinstance(tensor, (tuple, list)) and all(isinstance(n, int) and n >= 0 for n in tensor):
         return TensorInfo(name, tuple(tensor), 4, "float32")
     raise TypeError(
@@ -164,9 +153,7 @@ def _applicable(placement: Placement, tensor: TensorInfo, count: int) -> Placeme
     return Replicate() if lacks_dim and count > 1 else placement
 
 
-def _consequence(
-    placement: Placement, placements: list, tensors: tuple[TensorInfo, ...], world_size: int
-) -> str:
+def _consequence(placement: Placement, placements: list, tensors: tuple[TensorInfo, ...], world_size: int) -> str:
     """The sentence under the headline: what follows from the placement."""
     if not isinstance(placement, Shard):
         whole = "every value" if isinstance(placement, Replicate) else "a partial result of every value"

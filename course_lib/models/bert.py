@@ -32,12 +32,7 @@ class BERT(nn.Module):
     """
 
     def __init__(
-        self,
-        vocab_size: int = 256,
-        context: int = 64,
-        width: int = 128,
-        num_layers: int = 4,
-        num_heads: int = 4,
+        self, vocab_size: int = 256, context: int = 64, width: int = 128, num_layers: int = 4, num_heads: int = 4
     ):
         super().__init__()
         self.context = context

@@ -98,9 +98,7 @@ class GPT(nn.Module):
         self.ln_f = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocab_size, bias=False)
         self.apply(initialise)
-        for (
-            block
-        ) in self.blocks:  # 2 num_layers branches add up on the residual stream: keep their sum's variance
+        for block in self.blocks:  # 2 num_layers branches add up on the residual stream: keep their sum's variance
             for last in (block.attention.o, block.down):
                 nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * num_layers))
         if tied:
@@ -120,9 +118,7 @@ def positions_of(tokens: torch.Tensor, context: int) -> torch.Tensor:
     """0, 1, 2 … for tokens (…, s). Raises ValueError if they are more than the context has room for."""
     s = tokens.shape[-1]
     if s > context:
-        raise ValueError(
-            f"{s} tokens do not fit a context of {context}: pass fewer, or build a model with more."
-        )
+        raise ValueError(f"{s} tokens do not fit a context of {context}: pass fewer, or build a model with more.")
     return torch.arange(s, device=tokens.device)
 
 

@@ -61,9 +61,7 @@ def load(hybrid: HybridParallel, path: str | Path) -> dict[str, Any]:
     Raises ValueError, on every rank, for the checkpoint of another model, and for a path that a rank does not see.
     """
     path = Path(path)
-    _agree(
-        None if (path / ABOUT).exists() else f"does not see {path}: give a folder that all machines share."
-    )
+    _agree(None if (path / ABOUT).exists() else f"does not see {path}: give a folder that all machines share.")
     saved = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
     shapes, states = {}, defaultdict(dict)
     for key, entry in saved.items():

@@ -37,9 +37,7 @@ from course_lib.parallel.ring_attention import check_shapes, ring_attention
 from course_lib.parallel.start import attentions, become
 
 
-def split_sequence(
-    x: torch.Tensor, dim: int = 1, group: Group = None, *, zigzag: bool = True
-) -> torch.Tensor:
+def split_sequence(x: torch.Tensor, dim: int = 1, group: Group = None, *, zigzag: bool = True) -> torch.Tensor:
     """This rank's part of the sequence, which lies along dim.
 
         zigzag, c = 2      chunk 0   chunk 1   chunk 2   chunk 3        zigzag=False     half 0   half 1
@@ -82,13 +80,7 @@ def join_sequence(x: torch.Tensor, dim: int = 1, group: Group = None, *, zigzag:
 
 
 def all_to_all_attention(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    *,
-    group: Group = None,
-    causal: bool = False,
-    zigzag: bool = True,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, group: Group = None, causal: bool = False, zigzag: bool = True
 ) -> torch.Tensor:
     """softmax(q kᵀ / √head_width) v over the whole sequence: ranks trade parts of the sequence for parts of the heads.
 

@@ -72,9 +72,7 @@ class DataParallel(nn.Module):
             if is_used:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-                waiting.append(
-                    (parameter.grad, dist.all_reduce(parameter.grad, group=self.group, async_op=True))
-                )
+                waiting.append((parameter.grad, dist.all_reduce(parameter.grad, group=self.group, async_op=True)))
         for gradient, work in waiting:  # all are under way before the first is waited for
             work.wait()
             gradient /= self.world_size
@@ -181,9 +179,7 @@ class BucketedDataParallel(DataParallel):
         with torch.no_grad():
             self._put(parameter, bucket)
         bucket.missing.discard(parameter)
-        while (
-            self.overlap and self._num_sent < len(self.buckets) and not self.buckets[self._num_sent].missing
-        ):
+        while self.overlap and self._num_sent < len(self.buckets) and not self.buckets[self._num_sent].missing:
             self._send(self.buckets[self._num_sent])
 
     def _put(self, parameter: nn.Parameter, bucket: Bucket) -> None:

@@ -37,8 +37,7 @@ class Held(NamedTuple):
         """A tensor of as many elements as `values`, as boxes of the whole."""
         inside = boxes_of_flat([stop - start for start, stop in self.slice], self.start, self.stop)
         shifted = [
-            tuple((a + start, b + start) for (a, b), (start, _) in zip(box, self.slice, strict=True))
-            for box in inside
+            tuple((a + start, b + start) for (a, b), (start, _) in zip(box, self.slice, strict=True)) for box in inside
         ]
         return Boxes(self.shape, shifted, tensor)
 
@@ -68,12 +67,7 @@ def optimized(hybrid: HybridParallel) -> Iterator[Held]:
 
 
 def _held(
-    hybrid: HybridParallel,
-    p: nn.Parameter,
-    local: tuple[int, ...],
-    start: int,
-    stop: int,
-    values: torch.Tensor,
+    hybrid: HybridParallel, p: nn.Parameter, local: tuple[int, ...], start: int, stop: int, values: torch.Tensor
 ) -> Held:
     whole, offset = list(local), [0] * len(local)
     split = hybrid.splits.get(hybrid.names[p])

@@ -42,9 +42,7 @@ def make_groups(layout: Layout) -> dict[str, dist.ProcessGroup]:
     """
     n = dist.get_world_size()
     if n != layout.world_size:
-        raise ValueError(
-            f"the layout {layout} has {layout.world_size} ranks, and this job {n}: they must agree."
-        )
+        raise ValueError(f"the layout {layout} has {layout.world_size} ranks, and this job {n}: they must agree.")
     axes = {axis: (axis,) for axis in ("pp", "dp", "cp", "tp")} | {"data": DATA}
     return {
         name: dist.new_subgroups_by_enumeration(list(map(list, layout.groups(*along))))[0]
@@ -99,9 +97,7 @@ class HybridParallel:
             context_parallelize(model, self.groups["cp"])
         self.splits = splits(model)
         self.schedule = schedule(layout.pp, num_microbatches) if layout.pp > 1 else None
-        self.stages = (
-            pipeline_stages(model, self.schedule, self.groups["pp"]) if self.schedule else {0: model}
-        )
+        self.stages = pipeline_stages(model, self.schedule, self.groups["pp"]) if self.schedule else {0: model}
         self._average(optimizer_cls, options)
         self.copies = {p: self._copies_of(name, p) for p, name in self.names.items()}
 

@@ -132,9 +132,7 @@ class _Run:
         if self.rank_of[stage] != self.rank:
             return ()
         if batch is None:
-            raise ValueError(
-                f"rank {self.rank} has stage {stage} and needs {name}, the whole batch, not None."
-            )
+            raise ValueError(f"rank {self.rank} has stage {stage} and needs {name}, the whole batch, not None.")
         even_share(len(batch), self.m, f"rank {self.rank}: the batch of {name}")
         return batch.chunk(self.m)
 

@@ -162,16 +162,12 @@ class FullyShardedDataParallel(nn.Module):
             )
         call = self._coming.pop(unit, None) or self._new_call(unit)
         call.finish()
-        expected = self._order_before[len(self._order) :][
-            :2
-        ]  # this unit and the next, if all is as last time
+        expected = self._order_before[len(self._order) :][:2]  # this unit and the next, if all is as last time
         self._order.append(unit)
         if self.prefetch and len(expected) == 2 and expected[0] is unit and expected[1] not in self._coming:
             self._coming[expected[1]] = self._new_call(expected[1])
         leaves, tree = tree_flatten((args, kwargs))
-        through = [
-            i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and leaf.requires_grad
-        ]
+        through = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and leaf.requires_grad]
         inputs = [leaves[i] for i in through]
         outputs = Enter.apply(self._backward_is_over, call, len(inputs), *inputs, *unit.shards)
         for i, leaf in zip(through, outputs, strict=False):
@@ -242,6 +238,5 @@ class FullyShardedDataParallel(nn.Module):
         leaves, tree = tree_flatten(values)
         floats = [isinstance(t, torch.Tensor) and t.is_floating_point() for t in leaves]
         return tree_unflatten(
-            [t.to(self.compute_dtype) if is_float else t for t, is_float in zip(leaves, floats, strict=True)],
-            tree,
+            [t.to(self.compute_dtype) if is_float else t for t, is_float in zip(leaves, floats, strict=True)], tree
         )

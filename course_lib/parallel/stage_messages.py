@@ -9,9 +9,7 @@ from course_lib.schedules import Action, Schedule
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _HEADER = 10  # int64: the dtype's number, the number of dims, up to 8 lengths
-Key = tuple[
-    str, int, int
-]  # ("F", stage, micro-batch): that stage's input;  ("I", …): the gradient of its output
+Key = tuple[str, int, int]  # ("F", stage, micro-batch): that stage's input;  ("I", …): the gradient of its output
 
 
 class StageMessages:
@@ -40,9 +38,7 @@ class StageMessages:
     def wait_for(self, action: Action) -> None:
         """Stand still until what this action needs is here."""
         key, source = self._wants(action)
-        if (
-            source not in (None, self.rank) and key[:2] not in self.shapes
-        ):  # so it is an activation, the first
+        if source not in (None, self.rank) and key[:2] not in self.shapes:  # so it is an activation, the first
             header = torch.empty(_HEADER, dtype=torch.int64)
             dist.recv(header, group=self.group, group_src=source, tag=self._tag(("H", action.stage, 0)))
             dtype, dims, *lengths = header.tolist()

@@ -59,13 +59,9 @@ def cut(model: nn.Module, num_stages: int) -> list[nn.Module]:
         named = list(model.named_children())
         parts, make = len(named), lambda a, b: nn.Sequential(OrderedDict(named[a:b]))
     else:
-        raise TypeError(
-            f"a {type(model).__name__} cannot be cut: give a GPT of course_lib.models or an nn.Sequential."
-        )
+        raise TypeError(f"a {type(model).__name__} cannot be cut: give a GPT of course_lib.models or an nn.Sequential.")
     if not 1 <= num_stages <= parts:
-        raise ValueError(
-            f"{num_stages} stages cannot be cut from {parts} parts: ask for 1 to {parts} stages."
-        )
+        raise ValueError(f"{num_stages} stages cannot be cut from {parts} parts: ask for 1 to {parts} stages.")
     bounds = [stage * parts // num_stages for stage in range(num_stages + 1)]
     return [make(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
 
@@ -78,9 +74,7 @@ def pipeline_stages(model: nn.Module, schedule: Schedule, group: Group = None) -
     """
     rank, p = dist.get_rank(group), dist.get_world_size(group)
     if p != schedule.num_ranks:
-        raise ValueError(
-            f"rank {rank}: {schedule.name} is for {schedule.num_ranks} ranks, and the group has {p}."
-        )
+        raise ValueError(f"rank {rank}: {schedule.name} is for {schedule.num_ranks} ranks, and the group has {p}.")
     start_as_one(model, group)
     stages = cut(model, schedule.num_stages)
     return {number: stages[number] for number, owner in sorted(schedule.rank_of.items()) if owner == rank}

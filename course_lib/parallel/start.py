@@ -48,9 +48,7 @@ def attentions(model: nn.Module, replacing: str) -> list[Attention]:
     """
     found = [module for module in model.modules() if isinstance(module, Attention)]
     if not found:
-        raise ValueError(
-            f"{type(model).__name__} has no Attention of course_lib.models: build a GPT or a BERT."
-        )
+        raise ValueError(f"{type(model).__name__} has no Attention of course_lib.models: build a GPT or a BERT.")
     for attention in found:
         if getattr(type(attention), replacing) is not getattr(Attention, replacing):
             raise ValueError(
@@ -79,6 +77,4 @@ def become(attention: Attention, kind: type[Attention], group: dist.ProcessGroup
 
 def _describe(name: str, tensor: torch.Tensor) -> str:
     dtype = str(tensor.dtype).removeprefix("torch.")
-    return f"{name} of shape {tuple(tensor.shape)}, {dtype}" + (
-        "" if tensor.requires_grad else ", not trained"
-    )
+    return f"{name} of shape {tuple(tensor.shape)}, {dtype}" + ("" if tensor.requires_grad else ", not trained")

@@ -126,9 +126,7 @@ class _ColumnProduct(torch.autograd.Function):
         weights, biases = parameters[::2], parameters[1::2]
         ctx.layer = layer
         ctx.biased = [bias is not None for bias in biases]
-        whole = (
-            x if layer.sequence_dim is None else all_gather_along(x, layer.sequence_dim, layer.group).wait()
-        )
+        whole = x if layer.sequence_dim is None else all_gather_along(x, layer.sequence_dim, layer.group).wait()
         ctx.save_for_backward(x if layer.regather else whole, *weights)
         return tuple(F.linear(whole, w, b) for w, b in zip(weights, biases, strict=True))
 

@@ -66,19 +66,14 @@ def tensor_parallelize(
 
     for module in list(model.modules()):
         if isinstance(module, Attention):
-            module.q, module.k, module.v, module.o = (
-                *map(column, (module.q, module.k, module.v)),
-                row(module.o),
-            )
+            module.q, module.k, module.v, module.o = (*map(column, (module.q, module.k, module.v)), row(module.o))
             become(module, HeadParallelAttention, group)
         elif hasattr(module, "up"):
             module.up, module.down = column(module.up), row(module.down)
         elif isinstance(module, nn.LayerNorm) and sequence_parallel:
             module.__class__, module.group = SequenceShardedNorm, group
     tied = model.head.weight is model.wte.weight
-    model.wte = VocabParallelEmbedding(
-        *model.wte.weight.shape, group=group, sequence_dim=dim, whole=model.wte
-    )
+    model.wte = VocabParallelEmbedding(*model.wte.weight.shape, group=group, sequence_dim=dim, whole=model.wte)
     model.head = column(model.head)
     if tied:
         model.head.weight = model.wte.weight
@@ -104,9 +99,7 @@ class SequenceShardedNorm(nn.LayerNorm):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight, bias = copy_to_group(
-            torch.stack((self.weight, self.bias)), self.group
-        )  # one message for both
+        weight, bias = copy_to_group(torch.stack((self.weight, self.bias)), self.group)  # one message for both
         return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 

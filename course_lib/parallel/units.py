@@ -19,9 +19,7 @@ class Call:
 
     def __init__(self, messages: list[Message], compute_dtype: torch.dtype | None):
         self.messages = messages
-        self.flats = [
-            m.home.new_empty(m.world_size * m.size, dtype=compute_dtype or m.home.dtype) for m in messages
-        ]
+        self.flats = [m.home.new_empty(m.world_size * m.size, dtype=compute_dtype or m.home.dtype) for m in messages]
         self.free()
         self.replaced: list[tuple[nn.Module, str, torch.Tensor]] = []
         self.gathers: list[Gather] | None = None
@@ -81,9 +79,7 @@ class Enter(torch.autograd.Function):
         ctx.is_over, ctx.call, ctx.num_inputs = is_over, call, num_inputs
         ctx.trained = [shard.requires_grad for shard in tensors[num_inputs:]]
         wholes = call.wholes()
-        ctx.mark_non_differentiable(
-            *(w for w, is_trained in zip(wholes, ctx.trained, strict=True) if not is_trained)
-        )
+        ctx.mark_non_differentiable(*(w for w, is_trained in zip(wholes, ctx.trained, strict=True) if not is_trained))
         ctx.set_materialize_grads(False)
         return (*tensors[:num_inputs], *wholes)
 

@@ -78,9 +78,7 @@ class ShardedOptimizer(Optimizer):
         buckets_of_group = []
         for own in self.param_groups:  # reversed: backward makes the gradient of the last parameter first
             trained = [p for p in reversed(own["params"]) if p.requires_grad]
-            buckets_of_group.append(
-                [ShardedBucket(ps, group) for ps in fill_buckets(trained, bucket_cap_mb * MB)]
-            )
+            buckets_of_group.append([ShardedBucket(ps, group) for ps in fill_buckets(trained, bucket_cap_mb * MB)])
         pieces = [[piece for b in buckets for piece in b.pieces()] for buckets in buckets_of_group]
         self._inner = optimizer_cls(
             [
@@ -210,9 +208,7 @@ class ShardedOptimizer(Optimizer):
         Call it on all ranks, between backward and step: the reduction of `step()` happens here.
         """
         self._reduce_gradients()
-        return [
-            (piece.parameter, piece.values.grad) for piece in self._pieces if piece.values.grad is not None
-        ]
+        return [(piece.parameter, piece.values.grad) for piece in self._pieces if piece.values.grad is not None]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients, whole ones and shards; with set_to_none=False make them zero instead."""

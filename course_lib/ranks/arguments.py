@@ -23,9 +23,7 @@ def check(
 ) -> None:
     """Refuse what cannot work, with ValueError, TypeError or RuntimeError and one sentence."""
     if "COURSE_LIB_RANK" in os.environ:
-        raise RuntimeError(
-            f"launch() was called on rank {os.environ['COURSE_LIB_RANK']}: a rank cannot start ranks."
-        )
+        raise RuntimeError(f"launch() was called on rank {os.environ['COURSE_LIB_RANK']}: a rank cannot start ranks.")
     if not callable(fn):
         raise TypeError(
             f"launch() needs a function as its first argument, not {fn!r}: launch(train, 4), without brackets."
@@ -35,9 +33,7 @@ def check(
     if not 1 <= world_size <= MAX_WORLD_SIZE:
         raise ValueError(f"world_size must be between 1 and {MAX_WORLD_SIZE}, not {world_size}.")
     for name, value in (("timeout_s", timeout_s), ("memory_limit_gb", memory_limit_gb)):
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0
-        ):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
             raise ValueError(f"{name} must be a positive number, not {value!r}.")
     if link is not None and not isinstance(link, Link | Cluster):
         raise TypeError(
@@ -70,9 +66,7 @@ def choose_backend(backend: str | None, world_size: int) -> tuple[str, str]:
         return "gloo", "gloo on CPU" + (f" ({gpus} GPUs are too few for {world_size} ranks)" if gpus else "")
     names = [name for name in ("gloo", "nccl", "mpi", "ucc") if dist.is_backend_available(name)]
     if backend not in names:
-        raise ValueError(
-            f"backend {backend!r} is not available here, only {', '.join(names)}; backend=None picks one."
-        )
+        raise ValueError(f"backend {backend!r} is not available here, only {', '.join(names)}; backend=None picks one.")
     if backend == "nccl" and gpus < world_size:
         raise ValueError(
             f"backend 'nccl' needs a GPU for each of the {world_size} ranks and there are {gpus}; backend=None picks gloo."
@@ -88,9 +82,7 @@ def pickled(fn: Callable, args: tuple) -> bytes:
         return cloudpickle.dumps((fn, args))
     except Exception as error:
         name = getattr(fn, "__name__", repr(fn))
-        culprits = [
-            f"argument {n} ({type(arg).__name__})" for n, arg in enumerate(args) if not _can_pickle(arg)
-        ]
+        culprits = [f"argument {n} ({type(arg).__name__})" for n, arg in enumerate(args) if not _can_pickle(arg)]
         culprits += [f"the variable {key!r}" for key, value in _reached(fn).items() if not _can_pickle(value)]
         raise TypeError(
             f"{name} cannot be sent to the ranks because of {', '.join(culprits) or 'something that it uses'}: {error}. "

@@ -141,9 +141,7 @@ METHODS: dict[str, Callable[..., Parts]] = {
 def key_of(group: str, parts: Parts, asynchronous: bool) -> tuple:
     """What makes a call this call and no other: quick to make and to compare."""
     operation, tensors, fields = parts
-    if (
-        len(tensors) == 1 and isinstance(tensors, list) and isinstance(tensors[0], torch.Tensor)
-    ):  # the usual case
+    if len(tensors) == 1 and isinstance(tensors, list) and isinstance(tensors[0], torch.Tensor):  # the usual case
         return (operation, group, tensors[0].dtype, tensors[0].shape, asynchronous, *fields.values())
     sizes = tuple([(tensor.dtype, tensor.shape) for tensor in _flat(tensors)])
     return (operation, group, sizes, asynchronous, *fields.values())

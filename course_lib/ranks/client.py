@@ -150,10 +150,7 @@ class Spawner:
         for rank in range(spec.world_size):
             # The pipe to its standard input closes when we end, however we end; the rank then ends too.
             self.processes[rank] = subprocess.Popen(
-                [*command, str(rank)],
-                stdin=subprocess.PIPE,
-                env=_environment(),
-                start_new_session=os.name != "nt",
+                [*command, str(rank)], stdin=subprocess.PIPE, env=_environment(), start_new_session=os.name != "nt"
             )
 
     def events(self, timeout_s: float) -> list[tuple[str, object]]:

@@ -5,16 +5,7 @@ from course_lib.ranks.match import Mismatch
 from course_lib.ranks.record import Entry
 from course_lib.ranks.report import RankError, Waiting, table
 from course_lib.ranks.stall import Stall
-from course_lib.ranks.words import (
-    for_whom,
-    listed,
-    name_of,
-    operation_of,
-    ranks_listed,
-    source,
-    tensors_of,
-    where,
-)
+from course_lib.ranks.words import for_whom, listed, name_of, operation_of, ranks_listed, source, tensors_of, where
 
 _IN_ORDER = "every rank must make the same collective calls of a group, in the same order"
 
@@ -49,9 +40,7 @@ def describe_mismatch(mismatch: Mismatch, ends: list[RankEnd], waiting: Waiting)
         summary = f"{a} calls {both} where {b} calls {operation_of(other)}"
         hint = f"{_IN_ORDER}; look for a branch that only some ranks take."
     elif mismatch.kind == "reduction":
-        summary = (
-            f"{a} asks for the {one.call['reduce']} and {b} for the {other.call['reduce']} in the same {both}"
-        )
+        summary = f"{a} asks for the {one.call['reduce']} and {b} for the {other.call['reduce']} in the same {both}"
         hint = "all ranks must ask for the same reduction."
     elif mismatch.kind == "root":
         summary = f"in the same {both}, {a} names rank {one.call['root']} as the root and {b} rank {other.call['root']}"
@@ -88,10 +77,7 @@ def describe_stall(stall: Stall, ends: list[RankEnd], waiting: Waiting) -> RankD
         hint = "a rank cannot send to itself and wait for it: copy the tensor instead."
     elif stall.cycle:
         circle = [*stall.cycle, stall.cycle[0]]
-        links = [
-            f"{name_of(a)} waits in {waits[a]} for {name_of(b)}"
-            for a, b in zip(circle, circle[1:], strict=False)
-        ]
+        links = [f"{name_of(a)} waits in {waits[a]} for {name_of(b)}" for a, b in zip(circle, circle[1:], strict=False)]
         shown = links if len(links) <= 4 else [*links[:2], "…", links[-1]]
         summary = f"deadlock: {', '.join(shown[:-1])}, and {shown[-1]}"
         hint = _hint_for_cycle([stall.waiting[rank][0] for rank in stall.cycle])
@@ -123,9 +109,7 @@ def _hint_for_cycle(entries: list[Entry]) -> str:
     if operations == {"recv"}:
         return "somebody must send before it receives: change the order on one of the ranks."
     if operations <= {"send", "recv"}:
-        return (
-            "follow the messages in order: each send needs its recv, with the same tag, before the next step."
-        )
+        return "follow the messages in order: each send needs its recv, with the same tag, before the next step."
     if len(groups) > 1 and not operations & {"send", "recv"}:
         return "ranks in several groups must call the groups' collectives in the same order."
     return f"{_IN_ORDER}; a send or recv between them must have its counterpart at the same point."

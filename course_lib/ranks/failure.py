@@ -50,9 +50,7 @@ class RankEnd:
         return self.failed and not self.is_consequence and self.time is not None and self.time < moment
 
 
-def collect(
-    spec: Spec, exits: dict[int, tuple[int, float]], stopped: set[int], done: set[int]
-) -> list[RankEnd]:
+def collect(spec: Spec, exits: dict[int, tuple[int, float]], stopped: set[int], done: set[int]) -> list[RankEnd]:
     """How every rank ended. exits: rank -> (status, time); stopped: those we killed; done: those that said they were done."""
     ends = []
     for rank in range(spec.world_size):

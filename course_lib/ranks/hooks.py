@@ -17,15 +17,7 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
-from course_lib.ranks.calls import (
-    METHODS,
-    Call,
-    Parts,
-    call_of,
-    key_of,
-    monitored_barrier,
-    receive_from_any,
-)
+from course_lib.ranks.calls import METHODS, Call, Parts, call_of, key_of, monitored_barrier, receive_from_any
 from course_lib.ranks.ledger import FAILED_CALL, OWN_TIMEOUT, Ledger
 from course_lib.ranks.network import Network
 from course_lib.ranks.sites import Sites
@@ -42,14 +34,10 @@ class Hooks:
         self.network = network  # emulated links, or None
         self.groups: dict[str, tuple[int, ...]] = {}
         self.calls: dict[int, Call] = {}  # by their numbers in the ledger; the network needs them
-        self.works: dict[
-            int, tuple[int, bool, weakref.ref | None]
-        ] = {}  # id of a Work -> operation, from any source?
+        self.works: dict[int, tuple[int, bool, weakref.ref | None]] = {}  # id of a Work -> operation, from any source?
         self.wait, self.is_completed = _Work.wait, _Work.is_completed
         self.sites = Sites(ledger)
-        self.inside: threading.local | None = (
-            None  # is this thread in a hooked method? asked while DDP is watched
-        )
+        self.inside: threading.local | None = None  # is this thread in a hooked method? asked while DDP is watched
 
     def install(self) -> None:
         """From now on everything is recorded."""
@@ -101,9 +89,7 @@ class Hooks:
 
         return hooked
 
-    def begin(
-        self, group: dist.ProcessGroup, parts: Parts, asynchronous: bool, depth: int, blocks: bool = True
-    ) -> int:
+    def begin(self, group: dist.ProcessGroup, parts: Parts, asynchronous: bool, depth: int, blocks: bool = True) -> int:
         """Write down that an operation begins; returns its number. depth: how many of our own frames are on top."""
         name = group.group_name
         ranks = self.groups.get(name)

@@ -111,9 +111,7 @@ def watch_reducer(hooks: Hooks) -> None:
 
 
 def _watch_dispatcher(hooks: Hooks) -> None:
-    library = hooks.library = torch.library.Library(
-        "c10d", "IMPL"
-    )  # kept: it unregisters itself when it is dropped
+    library = hooks.library = torch.library.Library("c10d", "IMPL")  # kept: it unregisters itself when it is dropped
     below = torch._C._after_autograd_keyset
     for name, operation, fields in (
         ("allreduce_", "all_reduce", {"reduce": "sum"}),

@@ -21,9 +21,7 @@ STARTED, RUNNING, DONE, FAILED = b"SRDF"  # a rank's state; 0 until it has start
 
 CAPACITY = 16384  # records that a rank can be ahead of the caller's reading
 HEADER = struct.Struct("@B7xQQdQQQQ")  # state, begun, blocked, blocked_since, ended, read, threads, lost
-RECORD = struct.Struct(
-    "@QIIdddddII"
-)  # number, call, site, begun, wait_from, wait_to, ended, early_end, peer, flags
+RECORD = struct.Struct("@QIIdddddII")  # number, call, site, begun, wait_from, wait_to, ended, early_end, peer, flags
 STRIDE = HEADER.size + CAPACITY * RECORD.size
 BEGUN, BLOCKED, SINCE, ENDED, READ, THREADS, LOST = range(1, 8)  # the header's fields, as 8-byte words
 WORDS = STRIDE // 8
@@ -86,9 +84,7 @@ class Ledger:
             at = self.at + HEADER.size + number % CAPACITY * RECORD.size
             RECORD.pack_into(self.memory, at, number + 1, call, site, now, 0.0, 0.0, 0.0, 0.0, 0, 0)
             self.begun = number + 1
-        with (
-            self.order
-        ):  # on processors that reorder writes, taking a lock keeps the record before its announcement
+        with self.order:  # on processors that reorder writes, taking a lock keeps the record before its announcement
             self.words[self.header + BEGUN] = self.begun
         if blocks:
             self.block(number, now)

@@ -54,11 +54,7 @@ class Matcher:
         found = [self._add(entry) for entry in entries if entry.call["operation"] != "span"]
         self._settle_from_any()  # not before all ranks' calls are in: the message may be a later rank's
         found += [self._meet(channel) for channel in list(self.changed)]
-        return min(
-            (mismatch for mismatch in found if mismatch),
-            key=lambda mismatch: mismatch.time,
-            default=None,
-        )
+        return min((mismatch for mismatch in found if mismatch), key=lambda mismatch: mismatch.time, default=None)
 
     def missing(self, entry: Entry) -> tuple[int, ...]:
         """The ranks whose part an unfinished operation still lacks."""
@@ -82,11 +78,7 @@ class Matcher:
     def number_of(self, entry: Entry) -> int | None:
         """Which collective of its group a waiting call is, from 0; None for a message."""
         group = self.groups.get(entry.call["group"])
-        if (
-            group is None
-            or entry.call["operation"] in ("send", "recv")
-            or entry not in group.calls[entry.rank]
-        ):
+        if group is None or entry.call["operation"] in ("send", "recv") or entry not in group.calls[entry.rank]:
             return None
         return group.number + group.calls[entry.rank].index(entry)
 
@@ -177,9 +169,7 @@ def _swapped(before: dict[int, Entry], row: dict[int, Entry]) -> tuple[Entry, En
     for one, other in pairwise(row):
         first, second = texts[one]
         if first and second and first != second and texts[other] == (second, first):
-            ordered = [
-                exclusive.in_sequence(before[rank].site.stack, row[rank].site.stack) for rank in (one, other)
-            ]
+            ordered = [exclusive.in_sequence(before[rank].site.stack, row[rank].site.stack) for rank in (one, other)]
             if all(ordered) and before[one].call["agree"] == row[one].call["agree"]:
                 return row[one], row[other]
     return None

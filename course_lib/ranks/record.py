@@ -27,9 +27,7 @@ from course_lib.ranks.ledger import (
 )
 from course_lib.ranks.worker import Spec
 
-MAX_EVENTS = (
-    200_000  # kept of a run, over all ranks: a trace; what comes later is checked and counted, not kept
-)
+MAX_EVENTS = 200_000  # kept of a run, over all ranks: a trace; what comes later is checked and counted, not kept
 
 
 @dataclass(frozen=True)
@@ -207,9 +205,7 @@ class Record:
             entry.wait_from, entry.wait_to, entry.ended, entry.early_end = wait_from, wait_to, ended, early
             entry.source, entry.flags = source - 1 if source else None, flags
         if entry.complete:
-            here.recent = {
-                number: here.open.pop(number)
-            }  # it may have completed an instant after a state was read
+            here.recent = {number: here.open.pop(number)}  # it may have completed an instant after a state was read
 
     def _name(self, rank: int, number: int) -> Any:
         here = self.ranks[rank]

@@ -30,10 +30,7 @@ _HINTS = (
     ),
     (r"EOF when reading a line", "a rank has no keyboard: pass the value to launch() as an argument."),
     (r"name '(\w+)' is not defined", "run the cell that defines it, then this one again."),
-    (
-        r"No module named",
-        "a rank imports what your function imports; is the module installed or beside the notebook?",
-    ),
+    (r"No module named", "a rank imports what your function imports; is the module installed or beside the notebook?"),
     (
         r"Default process group has (not|already)",
         "launch() has already joined the process group; leave init_process_group out.",
@@ -79,19 +76,17 @@ def describe_failure(cause: RankEnd, ends: list[RankEnd], memory_limit_bytes: in
     if cause.is_consequence and returned:
         names = listed([f"rank {end.rank}" for end in returned])
         summary = f"{names} returned while {name_of(cause.rank)} was still in {doing(cause.stack) or 'a collective'}"
-        hint = "every rank must take part in every collective of its group, in the same order: look for an early return."
+        hint = (
+            "every rank must take part in every collective of its group, in the same order: look for an early return."
+        )
     elif cause.how == "raised":
         summary = f"{who} raised {cause.type}" + (f": {clipped(cause.message)}" if cause.message else "")
-        hint = next(
-            (text for pattern, text in _HINTS if re.search(pattern, f"{cause.type}: {cause.message}")), ""
-        )
+        hint = next((text for pattern, text in _HINTS if re.search(pattern, f"{cause.type}: {cause.message}")), "")
         if memory_limit_bytes and "memory_limit_gb" in hint:
             hint = f"the limit is {memory_limit_bytes / 2**30:.1f} GiB a rank: " + hint
     elif cause.how == "killed":
         name = (
-            signal.Signals(-cause.status).name
-            if -cause.status in list(signal.Signals)
-            else f"signal {-cause.status}"
+            signal.Signals(-cause.status).name if -cause.status in list(signal.Signals) else f"signal {-cause.status}"
         )
         summary = f"{who} was killed by {name}"
         if name == "SIGKILL":
@@ -118,9 +113,7 @@ def describe_timeout(ends: list[RankEnd], timeout_s: float, waiting: Waiting) ->
         summary = f"{ranks_listed(busy)} {_were(busy)} still running after {timeout_s:g} s"
         if waits:
             them = "it" if len(busy) == 1 else "them"
-            summary += (
-                f", and {ranks_listed(waits)} waited for {them} in {operation_of(waiting[waits[0]][0])}"
-            )
+            summary += f", and {ranks_listed(waits)} waited for {them} in {operation_of(waiting[waits[0]][0])}"
     else:
         who = [end.rank for end in late]
         everybody = f"all {len(ends)} ranks" if len(ends) > 2 else "both ranks"

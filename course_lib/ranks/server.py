@@ -41,9 +41,7 @@ class Server:
         self.run: int | None = None
         self.ranks: dict[int, int] = {}  # pid -> rank
         self.prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else lambda *_: None
-        self.prctl(
-            _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0
-        )  # orphans of a rank become our children, so we can find them
+        self.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans of a rank become our children, so we can find them
         self.wake_read, self.wake_write = os.pipe()
         os.set_blocking(self.wake_write, False)
         os.set_blocking(self.wake_read, False)
@@ -113,9 +111,7 @@ class Server:
             if pid in self.ranks:
                 rank = self.ranks.pop(pid)
                 _kill_group(pid)  # what it started and left behind
-                self.connection.send(
-                    ("exit", (self.run, rank, os.waitstatus_to_exitcode(status), time.monotonic()))
-                )
+                self.connection.send(("exit", (self.run, rank, os.waitstatus_to_exitcode(status), time.monotonic())))
         if not self.ranks and self.run is not None:
             self.sweep()
             self.connection.send(("swept", self.run))

@@ -9,10 +9,7 @@ from course_lib.ranks.ledger import Ledger
 
 DEPTH = 8  # of the learner's frames
 LIBRARY = tuple(
-    {
-        os.path.realpath(sysconfig.get_path(name)) + os.sep
-        for name in ("stdlib", "platstdlib", "purelib", "platlib")
-    }
+    {os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     | {str(Path(__file__).resolve().parents[1]) + os.sep}
 )
 WRAPPERS = {"wrapper", "inner", "_call_impl", "_wrapped_call_impl", "decorate_context"}

@@ -39,8 +39,5 @@ class span:
 
 
 def _describe(name: str, labels: dict[str, Any]) -> dict:
-    plain = {
-        key: value if isinstance(value, (int, float, str, bool)) else str(value)
-        for key, value in labels.items()
-    }
+    plain = {key: value if isinstance(value, (int, float, str, bool)) else str(value) for key, value in labels.items()}
     return {"operation": "span", "name": str(name), "labels": plain}

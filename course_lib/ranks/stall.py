@@ -12,9 +12,7 @@ from course_lib.ranks.match import Matcher, Mismatch
 from course_lib.ranks.record import Entry, Record, State
 
 STILL_S = 0.12  # how long nothing must have happened before it is asked whether anything still can
-PATIENCE_S = (
-    0.3  # how long ranks that still work may take to get stuck too, so that the story has all of them
-)
+PATIENCE_S = 0.3  # how long ranks that still work may take to get stuck too, so that the story has all of them
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,7 @@ class Watch:
 
     def proof(self, ended: set[int]) -> Stall | None:
         """The stall that the present state proves, if it does."""
-        gone = {
-            rank for rank, state in enumerate(self.states) if rank in ended or state.state in (DONE, FAILED)
-        }
+        gone = {rank for rank, state in enumerate(self.states) if rank in ended or state.state in (DONE, FAILED)}
         waiting = self.waiting(ended)
         may_go_on = {
             rank
@@ -84,9 +80,7 @@ class Watch:
         changed = True
         while changed:
             able = {
-                r
-                for r, (entry, needs) in waiting.items()
-                if r not in may_go_on and self._can(entry, needs, may_go_on)
+                r for r, (entry, needs) in waiting.items() if r not in may_go_on and self._can(entry, needs, may_go_on)
             }
             changed = bool(able)
             may_go_on |= able

@@ -111,12 +111,7 @@ def _set_up(rank: int, spec: Spec) -> Ledger:
     """Give this process the caller's environment, its own output files, its limits, and its ledger."""
     os.environ.clear()
     os.environ.update(spec.environ)
-    local = {
-        "RANK": rank,
-        "LOCAL_RANK": rank,
-        "WORLD_SIZE": spec.world_size,
-        "LOCAL_WORLD_SIZE": spec.world_size,
-    }
+    local = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": spec.world_size, "LOCAL_WORLD_SIZE": spec.world_size}
     os.environ.update({name: str(value) for name, value in local.items()}, COURSE_LIB_RANK=str(rank))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", {"linux": "lo", "darwin": "lo0"}.get(sys.platform, ""))
     if not os.environ["GLOO_SOCKET_IFNAME"]:
@@ -144,15 +139,11 @@ def _set_up(rank: int, spec: Spec) -> Ledger:
         import resource
 
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        limit = (
-            spec.memory_limit_bytes if hard == resource.RLIM_INFINITY else min(spec.memory_limit_bytes, hard)
-        )
+        limit = spec.memory_limit_bytes if hard == resource.RLIM_INFINITY else min(spec.memory_limit_bytes, hard)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     random.seed()
     if "numpy" in sys.modules:
-        sys.modules[
-            "numpy"
-        ].random.seed()  # a fork copies its parent's state; a fresh process would not have it
+        sys.modules["numpy"].random.seed()  # a fork copies its parent's state; a fresh process would not have it
 
     ledger = Ledger(spec.file("ledger"), spec.file("names", rank), rank, spec.world_size)
     ledger.set_state(STARTED)

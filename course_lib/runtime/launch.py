@@ -181,9 +181,7 @@ class _Interrupt:
         self.came = True
 
 
-def _stop(
-    starter: "client.ForkServer | client.Spawner", spec: Spec, exits: dict[int, tuple[int, float]]
-) -> set[int]:
+def _stop(starter: "client.ForkServer | client.Spawner", spec: Spec, exits: dict[int, tuple[int, float]]) -> set[int]:
     """Take the stacks of the ranks that are left, then kill them and all they started. Returns those ranks."""
     stopped = set(range(spec.world_size)) - set(exits)
     starter.ask_for_stacks()

@@ -30,9 +30,7 @@ class Known:
         if not self.bubble:
             return ""
         value = self.bubble(p, m, v)
-        return f"{self.formula} = {value:.4g}" + (
-            "" if abs(value - bubble) < 1e-9 else f", if {self.exact_if}"
-        )
+        return f"{self.formula} = {value:.4g}" + ("" if abs(value - bubble) < 1e-9 else f", if {self.exact_if}")
 
 
 SCHEDULES: dict[str, Known] = {
@@ -74,9 +72,7 @@ def rivals(mine: Simulation, against: Iterable[Schedule]) -> list[Simulation]:
     compared with schedules of as many stages only.
     """
     costs, stages = mine.costs, mine.schedule.num_stages
-    by_stage = any(
-        isinstance(s, Sequence) for s in (costs.forward_s, costs.backward_s, costs.input_s, costs.weight_s)
-    )
+    by_stage = any(isinstance(s, Sequence) for s in (costs.forward_s, costs.backward_s, costs.input_s, costs.weight_s))
     if by_stage:
         return [simulate(one, costs) for one in against if one.num_stages == stages]
     return [simulate(one, costs.scaled(stages / one.num_stages)) for one in against]

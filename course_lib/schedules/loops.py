@@ -37,9 +37,7 @@ def interleaved(p: int, m: int, v: int) -> Schedule:
     require_positive(p=p, m=m, v=v)
     a_round = _round(p, m)
     first = (v - 1) * a_round
-    return Schedule(
-        f"interleaved 1F1B, v = {v}", _pattern(p, m, lambda rank: first + 2 * (p - 1 - rank), v, a_round)
-    )
+    return Schedule(f"interleaved 1F1B, v = {v}", _pattern(p, m, lambda rank: first + 2 * (p - 1 - rank), v, a_round))
 
 
 def zb_h1(p: int, m: int) -> Schedule:

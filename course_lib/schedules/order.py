@@ -75,7 +75,9 @@ def _whole(schedule: Schedule) -> Problem | None:
         for at, action in enumerate(actions):
             if holder.setdefault(action.stage, rank) != rank:
                 other = holder[action.stage]
-                why = f"rank {rank} does {action}, but rank {other} holds stage {action.stage}: a stage lies on one rank."
+                why = (
+                    f"rank {rank} does {action}, but rank {other} holds stage {action.stage}: a stage lies on one rank."
+                )
                 return Problem(rank, at, why)
             if action in seen:
                 return Problem(rank, at, f"rank {rank} does {action} twice: once is enough.")

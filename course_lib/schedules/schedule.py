@@ -86,6 +86,4 @@ def _action(text: str) -> Action:
         stage, found, microbatch = text.partition(kind)
         if found and stage.isdecimal() and microbatch.isdecimal():
             return Action(kind, int(stage), int(microbatch))
-    raise ValueError(
-        f"{text!r} is no action: write the stage, then F, B, I or W, then the micro-batch, as in 1F3."
-    )
+    raise ValueError(f"{text!r} is no action: write the stage, then F, B, I or W, then the micro-batch, as in 1F3.")

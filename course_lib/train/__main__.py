@@ -9,9 +9,7 @@ from course_lib.train.start import start
 
 def main() -> int:
     """Returns the exit status, as `course train`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m course_lib.train", description=__doc__, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(prog="python -m course_lib.train", description=__doc__, allow_abbrev=False)
     add_arguments(parser)
     return start(options_from(parser.parse_args()))
 

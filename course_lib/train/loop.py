@@ -51,9 +51,7 @@ def train(
     if newest is not None:
         losses = checkpoint.load(hybrid, newest)["losses"]
     first, begin = len(losses), time.perf_counter()
-    progress = Progress(
-        options, layout, num_parameters, flops_per_token(options), peak_flops(options, device)
-    )
+    progress = Progress(options, layout, num_parameters, flops_per_token(options), peak_flops(options, device))
     if dist.get_rank() == 0:
         progress.begin(first)
     for step in range(first, options.steps):
@@ -71,12 +69,7 @@ def train(
     if dist.get_rank() == 0:
         progress.end(losses)
     tokens = (options.steps - first) * options.batch * options.context
-    return {
-        "losses": losses,
-        "steps": options.steps - first,
-        "seconds": seconds,
-        "tokens_per_s": tokens / seconds,
-    }
+    return {"losses": losses, "steps": options.steps - first, "seconds": seconds, "tokens_per_s": tokens / seconds}
 
 
 def gpt(options: Options) -> GPT:

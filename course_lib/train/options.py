@@ -22,15 +22,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "dualpipe-v": dualpipe_v,
 }
 MODEL = ("context", "width", "layers", "heads")  # what a checkpoint and the model that reads it must agree on
-CURVE = (
-    "batch",
-    "steps",
-    "lr",
-    "warmup",
-    "max_norm",
-    "dtype",
-    "seed",
-)  # what two runs of one curve have in common
+CURVE = ("batch", "steps", "lr", "warmup", "max_norm", "dtype", "seed")  # what two runs of one curve have in common
 
 
 def _option(default: Any, text: str, **how: Any) -> Any:
@@ -42,17 +34,13 @@ class Options:
     """One run. The names are those of the command line, where `max_norm` is --max-norm."""
 
     pp: int = _option(1, "pipeline stages")
-    dp: int | None = _option(
-        None, "copies of the model (default: what the other axes leave of the ranks)", type=int
-    )
+    dp: int | None = _option(None, "copies of the model (default: what the other axes leave of the ranks)", type=int)
     cp: int = _option(1, "parts of the sequence")
     tp: int = _option(1, "slices of each weight")
     ranks: int | None = _option(
         None, "how many ranks (default: as --dp says, or about 4; torchrun: all of its)", type=int
     )
-    order: str = _option(
-        ",".join(AXES), "axes, the one whose neighbours are farthest apart first", metavar="AXES"
-    )
+    order: str = _option(",".join(AXES), "axes, the one whose neighbours are farthest apart first", metavar="AXES")
     zero: int = _option(0, "stage of ZeRO, 0 to 3", metavar="STAGE")
     schedule: str = _option("1f1b", f"order of a pipeline: {', '.join(SCHEDULES)}", metavar="NAME")
     chunks: int = _option(2, "stages on each rank, with --schedule interleaved")
@@ -226,9 +214,7 @@ def check_checkpoints(options: Options, resume: bool) -> str:
                 f"{newest} is of a model with --{name} {before[name]}, not {getattr(options, name)}: give the same, or name another folder."
             )
     changed = [
-        f"--{name.replace('_', '-')} was {before[name]}"
-        for name in CURVE
-        if before[name] != getattr(options, name)
+        f"--{name.replace('_', '-')} was {before[name]}" for name in CURVE if before[name] != getattr(options, name)
     ]
     note = f"; another curve than before, for {', '.join(changed)}" if changed else ""
     if before["step"] >= options.steps:

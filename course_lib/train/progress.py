@@ -16,12 +16,7 @@ class Progress:
     """The first rank's report. Lines come every second, later ever more rarely, so that a long run does not print without end."""
 
     def __init__(
-        self,
-        options: Options,
-        layout: Layout,
-        num_parameters: int,
-        flops_per_token: float,
-        peak: float | None,
+        self, options: Options, layout: Layout, num_parameters: int, flops_per_token: float, peak: float | None
     ):
         self.options, self.layout, self.num_parameters = options, layout, num_parameters
         self.flops_per_token, self.peak = flops_per_token, peak

@@ -46,9 +46,7 @@ def _checked(options: Options, torchrun: bool) -> str:
     if torchrun and options.ranks not in (None, world_size):
         raise ValueError(f"--ranks is {options.ranks}, and torchrun has started {world_size}: leave it out.")
     if not torchrun and world_size > MAX_WORLD_SIZE:
-        raise ValueError(
-            f"{world_size} ranks are too many for one machine: take up to {MAX_WORLD_SIZE}, or torchrun."
-        )
+        raise ValueError(f"{world_size} ranks are too many for one machine: take up to {MAX_WORLD_SIZE}, or torchrun.")
     check(options, world_size)
     local = int(os.environ["LOCAL_WORLD_SIZE"]) if torchrun else world_size
     backend = choose_backend(options.backend, local)[0]

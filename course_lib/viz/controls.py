@@ -110,9 +110,7 @@ class View:
         """Raise ValueError for what is no part of the axis."""
         pair, least = isinstance(value, list | tuple) and len(value) == 2, 1e-9 * (self.high - self.low)
         if not pair or not self.low - least <= value[0] < value[1] <= self.high + least:
-            raise ValueError(
-                f"{self.name} is (start, stop) from {self.low:g} to {self.high:g}, not {value!r}."
-            )
+            raise ValueError(f"{self.name} is (start, stop) from {self.low:g} to {self.high:g}, not {value!r}.")
 
 
 @dataclass(frozen=True)

@@ -53,12 +53,8 @@ def encoded(scene: Scene | str, pool: Pool, with_ground: bool = True) -> dict[st
     if isinstance(scene, str):
         return {"rule": scene}
     under = [scene.ground if with_ground else (), *[()] * len(scene.panels)]
-    panels = [
-        {"w": p.w, "h": p.h, "marks": pool.add((*under[i], *p.marks))} for i, p in enumerate(scene.panels)
-    ]
-    frames = [
-        {"marks": pool.add(f.marks), "say": f.say, "name": f.name, "passing": f.passing} for f in scene.frames
-    ]
+    panels = [{"w": p.w, "h": p.h, "marks": pool.add((*under[i], *p.marks))} for i, p in enumerate(scene.panels)]
+    frames = [{"marks": pool.add(f.marks), "say": f.say, "name": f.name, "passing": f.passing} for f in scene.frames]
     rest = {"title": scene.title, "notes": scene.notes, "say": scene.say, "panels": panels}
     some = {"frames": frames, "seconds": scene.seconds if frames else 0, "keys": scene.keys, "off": scene.off}
     some |= {"wires": scene.wires, "zoom": scene.zoom, "alt": scene.alt}
@@ -89,9 +85,7 @@ def all_scenes(build: Build, controls: Sequence[Control]) -> dict[str, Any]:
 
 def plain(control: Control) -> dict[str, Any]:
     """A control as the page makes it."""
-    found = {n: v for n, v in vars(control).items() if n != "still"} | {
-        "kind": type(control).__name__.lower()
-    }
+    found = {n: v for n, v in vars(control).items() if n != "still"} | {"kind": type(control).__name__.lower()}
     if isinstance(control, Choice):
         found |= {"options": list(control.labels.items()), "values": control.values}
     return found | {"label": _label(control)}

@@ -79,8 +79,7 @@ def css(kinds: set[str] | None = None, *, live: bool = False) -> str:
         return f".course-picture {{ {colors}--tint: {TINT[0]}; & :where(.stage svg) {{\n{body}\n}} }}"
     used = [name for name in COLORS if f"--{name})" in body]
     light, dark = (
-        "".join(f"--{name}:{COLORS[name][theme]};" for name in used) + f"--tint:{TINT[theme]}"
-        for theme in (0, 1)
+        "".join(f"--{name}:{COLORS[name][theme]};" for name in used) + f"--tint:{TINT[theme]}" for theme in (0, 1)
     )
     squeezed = re.sub(r"\s*([{};:,>])\s*", r"\1", body).replace("\n", "")
     return f"svg{{{light}}}@media (prefers-color-scheme:dark){{svg{{{dark}}}}}{squeezed}"

@@ -32,9 +32,7 @@ _STYLE = {
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
-    "axes.prop_cycle": matplotlib.cycler(
-        color=COLORS, marker=("o", "s", "^", "D", "v", "P"), markevery=[4] * 6
-    ),
+    "axes.prop_cycle": matplotlib.cycler(color=COLORS, marker=("o", "s", "^", "D", "v", "P"), markevery=[4] * 6),
     "grid.color": _EDGE,
     "lines.linewidth": 1.8,
     "lines.markersize": 4.5,

@@ -63,16 +63,12 @@ def line(x1: float, y1: float, x2: float, y2: float, kind: str = "line", **more:
     return Mark("line", kind, x1, y1, x2 - x1, y2 - y1, **more)
 
 
-def path(
-    d: str, kind: str, x: float = 0.0, y: float = 0.0, w: float = 0.0, h: float = 0.0, **more: Any
-) -> Mark:
+def path(d: str, kind: str, x: float = 0.0, y: float = 0.0, w: float = 0.0, h: float = 0.0, **more: Any) -> Mark:
     """A path whose `d` counts from (x, y). w, h: the box in which it can be pointed at."""
     return Mark("path", kind, x, y, w, h, d, **more)
 
 
-def arrow(
-    x1: float, y1: float, x2: float, y2: float, kind: str = "line", bend: float = 0.0, **more: Any
-) -> Mark:
+def arrow(x1: float, y1: float, x2: float, y2: float, kind: str = "line", bend: float = 0.0, **more: Any) -> Mark:
     """An arrow; bend: how far its middle is off the straight line, to the left of its way."""
     dx, dy = x2 - x1, y2 - y1
     off = 2 * bend / (hypot(dx, dy) or 1.0)
@@ -87,13 +83,7 @@ def arrow(
 
 
 def text(
-    x: float,
-    y: float,
-    words: str,
-    kind: str = "",
-    room: float | None = None,
-    fit: str = "shrink",
-    **more: Any,
+    x: float, y: float, words: str, kind: str = "", room: float | None = None, fit: str = "shrink", **more: Any
 ) -> Mark | None:
     """Words whose baseline starts at (x, y), or with the kind "mid" is centred there, with "end" ends there.
 

@@ -19,10 +19,7 @@ def svg(scene: Scene, alone: bool = True) -> str:
     alone: with its words for whoever cannot see it.
     """
     notes = [line for note in scene.notes for line in wrapped(note, ROOM, "quiet")]
-    body, y = (
-        [f'<text x="{MARGIN}" y="34" class="t title">{_said(scene.title)}</text>'],
-        52.0 + 19 * len(notes),
-    )
+    body, y = ([f'<text x="{MARGIN}" y="34" class="t title">{_said(scene.title)}</text>'], 52.0 + 19 * len(notes))
     for place, said in enumerate(notes):
         body.append(f'<text x="{MARGIN}" y="{53 + 19 * place}" class="t quiet">{_said(said)}</text>')
     for row in _rows(scene):

@@ -25,9 +25,7 @@ class Validation:
         held = [100 * abs(row.error) for row in members if row.bound is not None]
         wrong = [row for row in members if not row.passes]
         verdict = f"{len(wrong)} out of bounds" if wrong else "all within their bounds"
-        summary = (
-            f"<b>{escape(group)}</b>: {len(held)} rows, {verdict}; mean error {sum(held) / len(held):.2f} %, "
-        )
+        summary = f"<b>{escape(group)}</b>: {len(held)} rows, {verdict}; mean error {sum(held) / len(held):.2f} %, "
         beyond = max(100 * row.beyond_rounding for row in members if row.bound is not None)
         summary += f"largest {max(held):.2f} %, beyond the printed digits {beyond:.2f} %"
         sources = "; ".join(dict.fromkeys(row.source for row in members))

@@ -75,9 +75,7 @@ class Picture(anywidget.AnyWidget):
     def _check(self, choices: Mapping[str, Any]) -> None:
         if set(choices) != set(self._by_name):
             odd = ", ".join(sorted(set(choices) ^ set(self._by_name)))
-            raise ValueError(
-                f"there is nothing called {odd}: choices are {', '.join(self._by_name) or 'none'}."
-            )
+            raise ValueError(f"there is nothing called {odd}: choices are {', '.join(self._by_name) or 'none'}.")
         for name, value in choices.items():
             self._by_name[name].check(value)
 

@@ -3,10 +3,7 @@
 # task -> (answer, words that the verdict must hold); an answer is a whole cell, `def` included
 WRONG = {
     "0.1": [
-        (
-            "def who_am_i(): return dist.get_rank(), dist.get_world_size(), dist.get_rank() + 1",
-            "closes|neighbour",
-        ),
+        ("def who_am_i(): return dist.get_rank(), dist.get_world_size(), dist.get_rank() + 1", "closes|neighbour"),
         (
             "def who_am_i(): return dist.get_world_size(), dist.get_rank(), (dist.get_rank() + 1) % dist.get_world_size()",
             "1 ranks|ranks",

@@ -44,52 +44,31 @@ FIT_CEIL = "-(-100 * state_bytes // (nbytes * share))"
 WRONG = {
     "1.1": [
         # the head counted as if it had a matrix of its own
-        (
-            but(SIZE, ("V * h + s * h", "2 * V * h + s * h")),
-            "parameters around the layers.*the head adds none",
-        ),
+        (but(SIZE, ("V * h + s * h", "2 * V * h + s * h")), "parameters around the layers.*the head adds none"),
         (but(SIZE, (" + s * h + 2 * h", " + 2 * h")), "parameters around the layers.*Vh and sh"),
         # equation 2 of the paper leaves out the last norm
         (but(SIZE, ("s * h + 2 * h", "s * h")), "parameters around the layers.*2h for the last norm"),
         # matrices only
         (but(SIZE, ("(attention + mlp + norms)", "12 * h * h")), "parameters of a layer.*biases 9h"),
         (but(SIZE, ("(attention + mlp + norms)", "(attention + mlp)")), "parameters of a layer.*norms 4h"),
-        (
-            but(SIZE, ("norms = 4 * (h * h + h)", "norms = 3 * (h * h + h)")),
-            "parameters of a layer.*six matrices",
-        ),
+        (but(SIZE, ("norms = 4 * (h * h + h)", "norms = 3 * (h * h + h)")), "parameters of a layer.*six matrices"),
         # one norm
         (but(SIZE, (", 4 * h\n", ", 2 * h\n")), "parameters of a layer.*two norms"),
         # the rule of thumb: no attention, and tables and biases as if they multiplied
         (but(SIZE, ("l * products + 2 * s * h * V", "2 * parameters * s")), "FLOPs of a layer"),
         (but(SIZE, (" + 2 * s * s * h + 2 * s * s * h", "")), "FLOPs of a layer.*QKᵀ"),
-        (
-            but(SIZE, (" + 2 * s * s * h + 2 * s * s * h", " + 2 * s * s * h")),
-            "FLOPs of a layer.*values the same",
-        ),
+        (but(SIZE, (" + 2 * s * s * h + 2 * s * s * h", " + 2 * s * s * h")), "FLOPs of a layer.*values the same"),
         # half of the scores are masked, but they are computed
         (but(SIZE, ("2 * s * s * h + 2 * s * s * h", "s * s * h + s * s * h")), "FLOPs of a layer"),
         # a multiplication with its addition counted as one
-        (
-            but(SIZE, ("l * products + 2 * s * h * V", "(l * products + 2 * s * h * V) // 2")),
-            "FLOPs of a layer",
-        ),
+        (but(SIZE, ("l * products + 2 * s * h * V", "(l * products + 2 * s * h * V) // 2")), "FLOPs of a layer"),
         # forward and backward
-        (
-            but(SIZE, ("l * products + 2 * s * h * V", "3 * (l * products + 2 * s * h * V)")),
-            "FLOPs of a layer",
-        ),
+        (but(SIZE, ("l * products + 2 * s * h * V", "3 * (l * products + 2 * s * h * V)")), "FLOPs of a layer"),
         # of one token
-        (
-            but(SIZE, ("l * products + 2 * s * h * V", "(l * products + 2 * s * h * V) // s")),
-            "FLOPs of a layer",
-        ),
+        (but(SIZE, ("l * products + 2 * s * h * V", "(l * products + 2 * s * h * V) // s")), "FLOPs of a layer"),
         (but(SIZE, ("l * products + 2 * s * h * V", "l * products")), "FLOPs around the layers.*logits"),
         # looking up a word counted as a product
-        (
-            but(SIZE, ("+ 2 * s * h * V", "+ 4 * s * h * V")),
-            "FLOPs around the layers.*tables multiply nothing",
-        ),
+        (but(SIZE, ("+ 2 * s * h * V", "+ 4 * s * h * V")), "FLOPs around the layers.*tables multiply nothing"),
         (but(SIZE, ("+ 2 * s * h * V", "+ 2 * s * h * (V + s)")), "FLOPs around the layers"),
         ("def gpt_size(*shape): return 1416, 45568", "parameters of a layer"),
         (but(SIZE, ("return parameters, ", "return parameters #")), "TypeError"),
@@ -114,20 +93,14 @@ WRONG = {
         (but(DAYS, (" / 86400", "")), "days with full recomputation.*86,400"),
         (but(DAYS, (" / 86400", " / 3600")), "days with full recomputation.*86,400"),
         # FLOP/s taken for TFLOP/s
-        (
-            but(DAYS, ("(num_gpus * flops_per_s)", "(num_gpus * flops_per_s * 10**12)")),
-            "days with full recomputation",
-        ),
+        (but(DAYS, ("(num_gpus * flops_per_s)", "(num_gpus * flops_per_s * 10**12)")), "days with full recomputation"),
         (but(DAYS, ("(num_gpus * flops_per_s)", "flops_per_s")), "days with full recomputation.*GPUs"),
         (but(DAYS, ("flops / (num_gpus", "flops * (num_gpus")), "days with full recomputation"),
         # whole days
         (
             but(
                 DAYS,
-                (
-                    "return flops / (num_gpus * flops_per_s) / 86400",
-                    "return flops // (num_gpus * flops_per_s * 86400)",
-                ),
+                ("return flops / (num_gpus * flops_per_s) / 86400", "return flops // (num_gpus * flops_per_s * 86400)"),
             ),
             "days with full recomputation",
         ),
@@ -135,18 +108,9 @@ WRONG = {
         (but(DAYS, ("(6 + 2 * recompute)", "6")), "tokens with full recomputation"),
         (but(DAYS, ("(6 + 2 * recompute)", "8")), "tokens without recomputation"),
         (but(DAYS, ("days * 86400 * num", "days * num")), "tokens with full recomputation.*86,400"),
-        (
-            but(DAYS, ("num_gpus * flops_per_s // each", "flops_per_s // each")),
-            "tokens with full recomputation",
-        ),
-        (
-            but(DAYS, ("flops_per_s // each", "flops_per_s / each")),
-            "tokens with full recomputation.*rounded down",
-        ),
-        (
-            but(DAYS, ("flops_per_s // each", "flops_per_s // each + 1")),
-            "tokens with full recomputation.*rounded down",
-        ),
+        (but(DAYS, ("num_gpus * flops_per_s // each", "flops_per_s // each")), "tokens with full recomputation"),
+        (but(DAYS, ("flops_per_s // each", "flops_per_s / each")), "tokens with full recomputation.*rounded down"),
+        (but(DAYS, ("flops_per_s // each", "flops_per_s // each + 1")), "tokens with full recomputation.*rounded down"),
         (
             but(DAYS, ("return days *", "return -(-days *"), ("// each", "// each)")),
             "tokens with full recomputation.*rounded down",
@@ -172,28 +136,19 @@ WRONG = {
             ),
             "tokens with",
         ),
-        (
-            "def days_to_train(*run): return 34.0\ndef tokens_in(*run): return 0",
-            "days with full recomputation",
-        ),
+        ("def days_to_train(*run): return 34.0\ndef tokens_in(*run): return 0", "days with full recomputation"),
     ],
     "1.3": [
         # Adam without its copy: 8 bytes where there are 12
         (but(STATE, ("n * 4 * master", "0")), "sgd with a master copy, counted.*the copy is float32"),
-        (
-            but(STATE, ("n * 4 * master", "n * w * master")),
-            "sgd with a master copy, counted.*the copy is float32",
-        ),
+        (but(STATE, ("n * 4 * master", "n * w * master")), "sgd with a master copy, counted.*the copy is float32"),
         (but(STATE, ("n * 4 * master", "n * 4")), "sgd, counted.*other two kinds are 0"),
         (
             but(STATE, ("stepped = 4 if master else w", "stepped = w")),
             "momentum with a master copy, counted.*moments are float32",
         ),
         # float32 whatever the optimizer steps
-        (
-            but(STATE, ("stepped = 4 if master else w", "stepped = 4")),
-            "momentum, counted.*in the dtype of the weights",
-        ),
+        (but(STATE, ("stepped = 4 if master else w", "stepped = 4")), "momentum, counted.*in the dtype of the weights"),
         (but(STATE, ('"adam": 2', '"adam": 1')), "adam, counted.*two numbers"),
         # Adam's moments and the copy in one
         (but(STATE, ('"adam": 2', '"adam": 3')), "adam, counted.*two numbers"),
@@ -203,24 +158,15 @@ WRONG = {
         # all in float32
         (but(STATE, ("weight_dtype.itemsize, gradient_dtype.itemsize", "4, 4")), "sgd, counted.*itemsize"),
         (but(STATE, ("weight_dtype.itemsize, gradient_dtype.itemsize", "2, 2")), "sgd, counted.*itemsize"),
-        (
-            but(STATE, ("gradient_dtype.itemsize", "weight_dtype.itemsize")),
-            "gradients kept in float32.*gradient_dtype",
-        ),
+        (but(STATE, ("gradient_dtype.itemsize", "weight_dtype.itemsize")), "gradients kept in float32.*gradient_dtype"),
         # gradients of the copy, in float32, as well
         (but(STATE, ('"gradients": n * g', '"gradients": n * (g + 4 * master)')), "sgd with a master copy"),
         # the copy in place of the weights
         (but(STATE, ('"weights": n * w', '"weights": n * w * (not master)')), "sgd with a master copy"),
         (but(STATE, ('"gradients": n * g', '"gradients": 0')), "sgd, counted.*and for gradients"),
         # a kind that is missing
-        (
-            but(STATE, ('"master copy": n * 4 * master, ', "")),
-            "sgd, counted.*3 entries|sgd, counted.*master copy",
-        ),
-        (
-            but(STATE, ("return {", "return sum({"), ("n * m * stepped}", "n * m * stepped}.values())")),
-            "sgd, counted",
-        ),
+        (but(STATE, ('"master copy": n * 4 * master, ', "")), "sgd, counted.*3 entries|sgd, counted.*master copy"),
+        (but(STATE, ("return {", "return sum({"), ("n * m * stepped}", "n * m * stepped}.values())")), "sgd, counted"),
         (but(STATE, ("n, w, g = num_parameters", "n, w, g = num_parameters / 1e9")), "sgd, counted"),
         # it has no name for plain momentum
         (but(STATE, ('"momentum": 1, ', "")), "KeyError"),
@@ -239,15 +185,9 @@ WRONG = {
         (but(FIT, ('{"GB": 10**9, "GiB": 2**30, "MiB": 2**20}[unit]', "10**9")), "GPUs of so many GiB"),
         (but(FIT, (', "MiB": 2**20', "")), "KeyError"),
         # activations forgotten
-        (
-            but(FIT, ("share = 100 - reserve_percent", "share = 100")),
-            "GPUs of so many GB.*100 - reserve_percent",
-        ),
+        (but(FIT, ("share = 100 - reserve_percent", "share = 100")), "GPUs of so many GB.*100 - reserve_percent"),
         # the reserve taken as that part of the state
-        (
-            but(FIT, (FIT_CEIL, "-(-state_bytes * (100 + reserve_percent) // (nbytes * 100))")),
-            "GPUs of so many GB",
-        ),
+        (but(FIT, (FIT_CEIL, "-(-state_bytes * (100 + reserve_percent) // (nbytes * 100))")), "GPUs of so many GB"),
         (but(FIT, ("share = 100 - reserve_percent", "share = reserve_percent or 100")), "GPUs of so many GB"),
         (but(FIT, ("share = 100 - reserve_percent", "share = 100 + reserve_percent")), "GPUs of so many GB"),
         # rounding
@@ -256,17 +196,13 @@ WRONG = {
             but(FIT, (FIT_CEIL, "100 * state_bytes // (nbytes * share) + 1")),
             "GPUs of so many GB.*yours 36, should be 35",
         ),
-        (
-            but(FIT, (FIT_CEIL, "round(100 * state_bytes / (nbytes * share))")),
-            "GPUs of so many GB.*rounded up",
-        ),
+        (but(FIT, (FIT_CEIL, "round(100 * state_bytes / (nbytes * share))")), "GPUs of so many GB.*rounded up"),
         (but(FIT, (FIT_CEIL, "100 * state_bytes / (nbytes * share)")), "GPUs of so many GB.*rounded up"),
         # up to the next even number, as GPUs come in pairs
         (but(FIT, (FIT_CEIL, FIT_CEIL + " // 2 * 2 + 2")), "GPUs of so many GB"),
         # 24e9 * 0.7 is a little less than 16.8e9
         (
-            "import math\n"
-            + but(FIT, (FIT_CEIL, "math.ceil(state_bytes / (nbytes * (1 - reserve_percent / 100)))")),
+            "import math\n" + but(FIT, (FIT_CEIL, "math.ceil(state_bytes / (nbytes * (1 - reserve_percent / 100)))")),
             "where it just fits.*rounding error",
         ),
         # forgives one byte
@@ -275,10 +211,7 @@ WRONG = {
             "where one byte is too many.*round up",
         ),
         # in whole GB first
-        (
-            but(FIT, ("share = 100", "state_bytes = state_bytes // 10**9 * 10**9; share = 100")),
-            "one byte is too many",
-        ),
+        (but(FIT, ("share = 100", "state_bytes = state_bytes // 10**9 * 10**9; share = 100")), "one byte is too many"),
         # a wrong divisor: only the optimizer's 12 of 16 bytes, as if the rest took no room
         (but(FIT, ("-100 *", "-75 *")), "GPUs of so many GB"),
         ("def fewest_gpus(*args): return 39", "GPUs of so many GB"),
@@ -394,13 +327,7 @@ def tokens_in(days, num_parameters, num_gpus, flops_per_s, recompute):
                 "torch.finfo(weight_dtype).bits // 8, torch.finfo(gradient_dtype).bits // 8",
             ),
         ),
-        but(
-            STATE,
-            (
-                '{"sgd": 0, "momentum": 1, "adam": 2}[optimizer]',
-                '["sgd", "momentum", "adam"].index(optimizer)',
-            ),
-        ),
+        but(STATE, ('{"sgd": 0, "momentum": 1, "adam": 2}[optimizer]', '["sgd", "momentum", "adam"].index(optimizer)')),
         # tables of names
         """def state_bytes(num_parameters, weight_dtype, gradient_dtype, optimizer, master):
     size = {"torch.float64": 8, "torch.float32": 4, "torch.bfloat16": 2, "torch.float16": 2}
@@ -419,10 +346,7 @@ def tokens_in(days, num_parameters, num_gpus, flops_per_s, recompute):
         # the rest that // leaves
         but(
             FIT,
-            (
-                "return " + FIT_CEIL,
-                "n, rest = divmod(100 * state_bytes, nbytes * share)\n    return n + (rest > 0)",
-            ),
+            ("return " + FIT_CEIL, "n, rest = divmod(100 * state_bytes, nbytes * share)\n    return n + (rest > 0)"),
         ),
         but(FIT, (FIT_CEIL, "(100 * state_bytes + nbytes * share - 1) // (nbytes * share)")),
         # the unit read from its letters

@@ -85,10 +85,7 @@ ROUND_UP = "-(-i * k * n * F // before_m)"
 WRONG = {
     "2.1": [
         # a multiplication with its addition counted as one
-        (
-            but(COST, ("2 * rows * inputs", "rows * inputs")),
-            "FLOPs, linear.*a multiplication and an addition",
-        ),
+        (but(COST, ("2 * rows * inputs", "rows * inputs")), "FLOPs, linear.*a multiplication and an addition"),
         # a sum of k numbers has k - 1 additions, but nobody counts so
         (but(COST, ("2 * rows * inputs * outputs", "rows * outputs * (2 * inputs - 1)")), "FLOPs, linear"),
         (but(COST, ("2 * rows * inputs", "6 * rows * inputs")), "FLOPs, linear"),
@@ -117,10 +114,7 @@ WRONG = {
         (but(COST, (" + context * context\n", "\n")), "bytes, scores.*the scores context²"),
         (but(COST, ("moved = 2 *", "moved =")), "bytes, scores.*Q and K"),
         # every query fetches all of K
-        (
-            but(COST, ("moved = 2 * context * head_width", "moved = context * context * head_width")),
-            "bytes, scores",
-        ),
+        (but(COST, ("moved = 2 * context * head_width", "moved = context * context * head_width")), "bytes, scores"),
         # PyTorch counts
         (
             "def linear_cost(m, k, n, size): return counted(linear, size, (m, k), (n, k))\n"
@@ -130,39 +124,21 @@ WRONG = {
     ],
     "2.2": [
         (
-            but(
-                ROOF,
-                (
-                    "max(flops / flops_per_s, nbytes / bytes_per_s)",
-                    "flops / flops_per_s + nbytes / bytes_per_s",
-                ),
-            ),
+            but(ROOF, ("max(flops / flops_per_s, nbytes / bytes_per_s)", "flops / flops_per_s + nbytes / bytes_per_s")),
             "least seconds.*at the same time",
         ),
         (but(ROOF, ("return max(", "return min(")), "least seconds.*the longer of the two"),
+        (but(ROOF, ("max(flops / flops_per_s, nbytes / bytes_per_s)", "flops / flops_per_s")), "least seconds"),
+        (but(ROOF, ("max(flops / flops_per_s, nbytes / bytes_per_s)", "nbytes / bytes_per_s")), "least seconds"),
         (
-            but(ROOF, ("max(flops / flops_per_s, nbytes / bytes_per_s)", "flops / flops_per_s")),
-            "least seconds",
-        ),
-        (
-            but(ROOF, ("max(flops / flops_per_s, nbytes / bytes_per_s)", "nbytes / bytes_per_s")),
-            "least seconds",
-        ),
-        (
-            but(
-                ROOF,
-                ("flops / flops_per_s, nbytes / bytes_per_s", "flops / bytes_per_s, nbytes / flops_per_s"),
-            ),
+            but(ROOF, ("flops / flops_per_s, nbytes / bytes_per_s", "flops / bytes_per_s, nbytes / flops_per_s")),
             "least seconds",
         ),
         # the rate, not the time
         (
             but(
                 ROOF,
-                (
-                    "max(flops / flops_per_s, nbytes / bytes_per_s)",
-                    "min(flops_per_s, flops / nbytes * bytes_per_s)",
-                ),
+                ("max(flops / flops_per_s, nbytes / bytes_per_s)", "min(flops_per_s, flops / nbytes * bytes_per_s)"),
             ),
             "least seconds",
         ),
@@ -175,10 +151,7 @@ WRONG = {
         (but(ROOF, ("- i * (k + n) * F", "- i * k * n * F")), "rows on real GPUs"),
         (but(ROOF, (ROUND_UP, "i * k * n * F // before_m")), "rows on real GPUs.*round up"),
         (but(ROOF, (ROUND_UP, "i * k * n * F / before_m")), "rows on real GPUs.*round up"),
-        (
-            but(ROOF, (ROUND_UP, "i * k * n * F // before_m + 1")),
-            "rows of a small layer.*yours 1876, should be 1875",
-        ),
+        (but(ROOF, (ROUND_UP, "i * k * n * F // before_m + 1")), "rows of a small layer.*yours 1876, should be 1875"),
         # never
         (but(ROOF, ("    if before_m <= 0: return None\n", "")), "rows of a small layer.*None"),
         (but(ROOF, ("return None", "return float('inf')")), "rows of a small layer.*None"),
@@ -187,8 +160,7 @@ WRONG = {
         (but(ROOF, ("before_m <= 0", "min(k, n) < 600")), "rows of a small layer.*None"),
         # tries up to a hundred thousand
         (
-            ROOF[: ROOF.index("    before_m")]
-            + "    for m in range(1, 10**5) if min(k, n) * B > F * i / 2 else ():\n"
+            ROOF[: ROOF.index("    before_m")] + "    for m in range(1, 10**5) if min(k, n) * B > F * i / 2 else ():\n"
             "        if 2 * m * k * n * B >= i * (m * k + k * n + m * n) * F: return m",
             "rows where it is enough, just",
         ),
@@ -231,9 +203,7 @@ WRONG = {
             "bytes of LayerNorm.*are parameters",
         ),
         (
-            but(
-                SAVED, ("there = {p.untyped_storage().data_ptr() for p in module.parameters()}", "there = ()")
-            ),
+            but(SAVED, ("there = {p.untyped_storage().data_ptr() for p in module.parameters()}", "there = ()")),
             "bytes of LayerNorm.*are parameters",
         ),
         # the transposed weight is not a parameter
@@ -243,10 +213,7 @@ WRONG = {
         ),
         # nor does it begin where the weight of another size does
         (
-            but(
-                SAVED,
-                ("if storage.data_ptr() not in there", "if not any(t is p for p in module.parameters())"),
-            ),
+            but(SAVED, ("if storage.data_ptr() not in there", "if not any(t is p for p in module.parameters())")),
             "bytes of LayerNorm.*LayerNorm and linear",
         ),
         # inputs are there anyway, it says, or what needs no gradient is not kept
@@ -256,11 +223,7 @@ WRONG = {
         ),
         (
             but(
-                SAVED,
-                (
-                    "if storage.data_ptr() not in there",
-                    "if t.requires_grad and storage.data_ptr() not in there",
-                ),
+                SAVED, ("if storage.data_ptr() not in there", "if t.requires_grad and storage.data_ptr() not in there")
             ),
             "bytes of LayerNorm",
         ),
@@ -276,10 +239,7 @@ WRONG = {
         ),
         # entries by where a tensor begins, and of its own size only
         (
-            but(
-                SAVED,
-                ("sizes[storage.data_ptr()] = storage.nbytes()", "sizes[t.data_ptr()] = storage.nbytes()"),
-            ),
+            but(SAVED, ("sizes[storage.data_ptr()] = storage.nbytes()", "sizes[t.data_ptr()] = storage.nbytes()")),
             "bytes of attention.*views of one storage",
         ),
         (but(SAVED, ("= storage.nbytes()", "= t.nbytes")), "bytes of attention.*and whole"),
@@ -355,10 +315,7 @@ WRONG = {
         # masks forgotten, or two bytes each
         (but(LAYER, ("masks) / along", "0 * masks) / along")), "one rank, none.*4 . 4 . 2"),
         (
-            but(
-                LAYER,
-                ("masks = 4 * s * b * h, 4 * s * b * h, 2 *", "masks = 4 * s * b * h, 4 * s * b * h, 4 *"),
-            ),
+            but(LAYER, ("masks = 4 * s * b * h, 4 * s * b * h, 2 *", "masks = 4 * s * b * h, 4 * s * b * h, 4 *")),
             "one rank, none",
         ),
         # activations in float32
@@ -377,26 +334,18 @@ WRONG = {
         (but(LAYER, ('"none" else 0', '"none" else a * s * s * b')), "one rank, selective.*last two rows"),
         # selective recomputes all of attention
         (
-            but(
-                LAYER, ("    return (norms", "    if recompute == 'selective': heads = 0\n    return (norms")
-            ),
+            but(LAYER, ("    return (norms", "    if recompute == 'selective': heads = 0\n    return (norms")),
             "one rank, selective.*all others",
         ),
         (but(LAYER, ('"full": return 2 * s', '"full": return 1 * s')), "one rank, full.*2 bytes"),
         (but(LAYER, ('"full": return 2 * s', '"full": return 4 * s')), "one rank, full.*first norm only"),
         (but(LAYER, ('"full": return 2 * s * b * h', '"full": return 0')), "one rank, full"),
         # the wrong divisor
-        (
-            but(LAYER, ("along = t if sequence_parallel else 1", "along = t")),
-            "tensor parallel.*whole on every rank",
-        ),
+        (but(LAYER, ("along = t if sequence_parallel else 1", "along = t")), "tensor parallel.*whole on every rank"),
         (but(LAYER, ("/ along + (heads", "/ along + t * (heads")), "tensor parallel"),
         (but(LAYER, ("(heads + mlp + core) / t", "(heads + mlp) / t + core")), "tensor parallel"),
         (but(LAYER, ("(heads + mlp + core) / t", "(heads + core) / t + mlp")), "tensor parallel"),
-        (
-            but(LAYER, ("along = t if sequence_parallel else 1", "along = 1")),
-            "tensor and sequence parallel.*every row",
-        ),
+        (but(LAYER, ("along = t if sequence_parallel else 1", "along = 1")), "tensor and sequence parallel.*every row"),
         (but(LAYER, ("h / along", "h")), "tensor and sequence parallel"),
         (but(LAYER, ("h / along", "h / t")), "tensor parallel.*kept with full"),
         (but(LAYER, ("masks) / along", "masks) / along / along")), "tensor and sequence parallel.*once"),
@@ -436,25 +385,16 @@ WRONG = {
             "peak, nothing again",
         ),
         # all that comes back at once
-        (
-            but(CHOOSE, ("    return peak", "    return sum(kept for kept, _, _ in layers)")),
-            "peak, some again",
-        ),
+        (but(CHOOSE, ("    return peak", "    return sum(kept for kept, _, _ in layers)")), "peak, some again"),
         # on top of everything, whichever layers are gone by then
         (
-            but(
-                CHOOSE,
-                ("    return peak", "    return held + max((layers[i][0] for i in recomputed), default=0)"),
-            ),
+            but(CHOOSE, ("    return peak", "    return held + max((layers[i][0] for i in recomputed), default=0)")),
             "peak, some again",
         ),
         (but(CHOOSE, ("kept, given, ms", "given, kept, ms")), "peak, nothing again"),
         # recomputes everything, or nothing, if that fits
         (
-            choose(
-                "n = len(layers)",
-                "return list(range(n)) if peak_bytes(layers, range(n)) <= limit_bytes else None",
-            ),
+            choose("n = len(layers)", "return list(range(n)) if peak_bytes(layers, range(n)) <= limit_bytes else None"),
             "added ms.*another choice adds less",
         ),
         (choose("return [] if peak_bytes(layers, []) <= limit_bytes else None"), "is there a choice"),
@@ -480,10 +420,7 @@ WRONG = {
         (greedy("(layers[i][0] - layers[i][1]) / layers[i][2]"), "added ms.*try them all"),
         # fewest layers, or least memory, in place of least time
         (but(CHOOSE, ("ms = sum(layers[i][2] for i in again)", "ms = len(again)")), "added ms"),
-        (
-            but(CHOOSE, ("ms = sum(layers[i][2] for i in again)", "ms = peak_bytes(layers, again)")),
-            "added ms",
-        ),
+        (but(CHOOSE, ("ms = sum(layers[i][2] for i in again)", "ms = peak_bytes(layers, again)")), "added ms"),
         # most time
         (but(CHOOSE, ("ms = sum(layers", "ms = -sum(layers")), "added ms"),
         (but(CHOOSE, ("<= limit_bytes and", "< limit_bytes and")), "is there a choice"),
@@ -652,8 +589,7 @@ def saved_bytes(module, *inputs):
             SAVED,
             (
                 "if storage.data_ptr() not in there",
-                "base = t if t._base is None else t._base\n"
-                "        if not any(base is p for p in module.parameters())",
+                "base = t if t._base is None else t._base\n        if not any(base is p for p in module.parameters())",
             ),
         ),
     ],

@@ -146,14 +146,8 @@ WRONG = {
         ("def ring_all_gather(mine): return [mine] * dist.get_world_size()", "list"),
     ],
     "3.2": [
-        (
-            but(REDUCE, ("chunks[(rank - 2 - step) % n]", "chunks[(rank - 1 - step) % n]")),
-            "sum|Mismatch|RankError",
-        ),
-        (
-            but(REDUCE, ("chunks[(rank - step) % n]", "chunks[(rank - 1 - step) % n]")),
-            "sum|Mismatch|RankError",
-        ),
+        (but(REDUCE, ("chunks[(rank - 2 - step) % n]", "chunks[(rank - 1 - step) % n]")), "sum|Mismatch|RankError"),
+        (but(REDUCE, ("chunks[(rank - step) % n]", "chunks[(rank - 1 - step) % n]")), "sum|Mismatch|RankError"),
         (but(REDUCE, ("range(n - 1)", "range(n - 2)")), "sum.*start with ones"),
         (but(REDUCE, ("mine += incoming", "mine.copy_(incoming)")), "sum"),
         (but(REDUCE, ("mine += incoming", "mine = mine + incoming")), "sum"),
@@ -168,10 +162,7 @@ WRONG = {
             + "; chunks[(rank - 1 - step) % n].add_(incoming)",
             "sum",
         ),
-        (
-            but(REDUCE, ("x.tensor_split(n)", "[x[i * (len(x) // n):][:len(x) // n] for i in range(n)]")),
-            "sum",
-        ),
+        (but(REDUCE, ("x.tensor_split(n)", "[x[i * (len(x) // n):][:len(x) // n] for i in range(n)]")), "sum"),
         (but(REDUCE, ("x.tensor_split(n)", "x.chunk(n)")), "IndexError"),
         (but(REDUCE, ("x.tensor_split(n)", "x.view(n, -1)")), "RuntimeError|shape"),
         (but(REDUCE, ("x.tensor_split(n)", "x.clone().tensor_split(n)")), "sum.*x itself"),
@@ -250,10 +241,7 @@ WRONG = {
         (
             but(
                 EDGES,
-                (
-                    "isend(x[-k:], right), dist.isend(x[:k], left)",
-                    "isend(x[:k], right), dist.isend(x[-k:], left)",
-                ),
+                ("isend(x[-k:], right), dist.isend(x[:k], left)", "isend(x[:k], right), dist.isend(x[-k:], left)"),
             ),
             "edges on 3 ranks.*first the left",
         ),
@@ -275,10 +263,7 @@ WRONG = {
             but(
                 EDGES,
                 ("x.new_zeros(k), x.new_zeros(k)", "torch.zeros_like(x), torch.zeros_like(x)"),
-                (
-                    "dist.isend(x[-k:], right), dist.isend(x[:k], left)",
-                    "dist.isend(x, right), dist.isend(x, left)",
-                ),
+                ("dist.isend(x[-k:], right), dist.isend(x[:k], left)", "dist.isend(x, right), dist.isend(x, left)"),
                 ("return from_left, from_right", "return from_left[-k:], from_right[:k]"),
             ),
             "bytes sent.*too many bytes",
@@ -299,8 +284,7 @@ WRONG = {
         (but(FIT, ("return alpha, beta", "return beta, alpha")) + FASTER, "alpha in microseconds"),
         (but(FIT, ("return alpha, beta", "return alpha, 1 / beta")) + FASTER, "bandwidth 1/beta.*slope"),
         (
-            "def fit(sizes, seconds): return 0.0, float((sizes * seconds).sum() / (sizes**2).sum())\n"
-            + FASTER,
+            "def fit(sizes, seconds): return 0.0, float((sizes * seconds).sum() / (sizes**2).sum())\n" + FASTER,
             "alpha in microseconds.*value at 0",
         ),
         (
@@ -308,10 +292,7 @@ WRONG = {
             + FASTER,
             "alpha in microseconds.*value at 0",
         ),
-        (
-            but(FIT, ("return alpha, beta", "return alpha, seconds[-1] / sizes[-1]")) + FASTER,
-            "bandwidth 1/beta",
-        ),
+        (but(FIT, ("return alpha, beta", "return alpha, seconds[-1] / sizes[-1]")) + FASTER, "bandwidth 1/beta"),
         (FIT + but(FASTER, ("2 * (n - 1)", "(n - 1)")), "faster"),
         (FIT + but(FASTER, ("nbytes / n", "nbytes")), "faster"),
         (FIT + but(FASTER, ("2 * (n - 1)", "2 * n")), "faster"),
@@ -319,10 +300,7 @@ WRONG = {
         (FIT + but(FASTER, ("np.log2(n) * (alpha", "2 * np.log2(n) * (alpha")), "faster"),
         (FIT + but(FASTER, ("ring < doubling", "ring > doubling")), "faster"),
         (FIT + "def faster(n, nbytes, alpha, beta): return 'ring'\n", "faster"),
-        (
-            FIT + "def faster(n, nbytes, alpha, beta): return 'ring' if nbytes > 1_000_000 else 'doubling'\n",
-            "faster",
-        ),
+        (FIT + "def faster(n, nbytes, alpha, beta): return 'ring' if nbytes > 1_000_000 else 'doubling'\n", "faster"),
     ],
 }
 

@@ -92,10 +92,7 @@ WRONG = {
             "dw..2 ranks.*divide by nothing",
         ),
         (
-            by_data(
-                "dw = x_i.T @ dout_i; dist.reduce(dw, dst=0)",
-                "return x_i @ w, dout_i @ w.T, dw",
-            ),
+            by_data("dw = x_i.T @ dout_i; dist.reduce(dw, dst=0)", "return x_i @ w, dout_i @ w.T, dw"),
             r"dw..2 ranks..\[1\]",
         ),
         (
@@ -112,15 +109,9 @@ WRONG = {
             ),
             "dx..2 ranks.*not cut",
         ),
+        (by_data("dw = x_i.T @ dout_i; dist.broadcast(dw, src=0)", "return x_i @ w, dout_i @ w.T, dw"), "dw..2 ranks"),
         (
-            by_data("dw = x_i.T @ dout_i; dist.broadcast(dw, src=0)", "return x_i @ w, dout_i @ w.T, dw"),
-            "dw..2 ranks",
-        ),
-        (
-            by_data(
-                "dw = x_i.T @ dout_i; dist.all_reduce(dw, dist.ReduceOp.MAX)",
-                "return x_i @ w, dout_i @ w.T, dw",
-            ),
+            by_data("dw = x_i.T @ dout_i; dist.all_reduce(dw, dist.ReduceOp.MAX)", "return x_i @ w, dout_i @ w.T, dw"),
             "dw..2 ranks",
         ),
         (
@@ -141,10 +132,7 @@ WRONG = {
             r"bytes sent by \d ranks.*too dear",
         ),
         (
-            by_data(
-                "dw = x_i.T @ dout_i; [dist.all_reduce(row) for row in dw]",
-                "return x_i @ w, dout_i @ w.T, dw",
-            ),
+            by_data("dw = x_i.T @ dout_i; [dist.all_reduce(row) for row in dw]", "return x_i @ w, dout_i @ w.T, dw"),
             "collectives called.*too many",
         ),
         (
@@ -154,20 +142,11 @@ WRONG = {
             ),
             r"bytes sent by \d ranks",
         ),
-        (
-            by_data("dw = x_i.T @ dout_i; dist.all_reduce(dw); return x_i @ w, dout_i @ w, dw"),
-            "RankError",
-        ),
+        (by_data("dw = x_i.T @ dout_i; dist.all_reduce(dw); return x_i @ w, dout_i @ w, dw"), "RankError"),
     ],
     "4.3": [
-        (
-            by_model(*GATHER, "return out, dout_j @ w_j.T, x.T @ dout_j"),
-            "dx..2 ranks.*partial sum",
-        ),
-        (
-            by_model(*GATHER, RIGHT_DX, "dx /= n; return out, dx, x.T @ dout_j"),
-            "dx..2 ranks",
-        ),
+        (by_model(*GATHER, "return out, dout_j @ w_j.T, x.T @ dout_j"), "dx..2 ranks.*partial sum"),
+        (by_model(*GATHER, RIGHT_DX, "dx /= n; return out, dx, x.T @ dout_j"), "dx..2 ranks"),
         (
             by_model(
                 "out = x @ w_j; dist.broadcast(out, src=0); dout_j = dout.chunk(n, 1)[rank]",
@@ -241,32 +220,18 @@ WRONG = {
     ],
     "4.4": [
         (two_products("return torch.relu(x @ a_j) @ b_j"), "y..2 ranks.*partial sum"),
-        (
-            two_products("y = (x @ a_j) @ b_j; dist.all_reduce(y); return torch.relu(y)"),
-            "y..1 ranks",
-        ),
-        (
-            two_products("y = torch.relu(torch.relu(x @ a_j) @ b_j); dist.all_reduce(y); return y"),
-            "y..1 ranks",
-        ),
+        (two_products("y = (x @ a_j) @ b_j; dist.all_reduce(y); return torch.relu(y)"), "y..1 ranks"),
+        (two_products("y = torch.relu(torch.relu(x @ a_j) @ b_j); dist.all_reduce(y); return y"), "y..1 ranks"),
         (
             two_products("h = x @ a_j; dist.all_reduce(h); return torch.relu(h) @ b_j"),
             "y..2 ranks.*after the second product",
         ),
         (
-            two_products(
-                "y = torch.relu(x @ a_j) @ b_j; dist.all_reduce(y); return y / dist.get_world_size()"
-            ),
+            two_products("y = torch.relu(x @ a_j) @ b_j; dist.all_reduce(y); return y / dist.get_world_size()"),
             "y..2 ranks",
         ),
-        (
-            two_products("y = torch.relu(x @ a_j) @ b_j; dist.broadcast(y, src=0); return y"),
-            "y..2 ranks",
-        ),
-        (
-            two_products("h = torch.relu(x @ a_j)", GATHER_H, "h = torch.cat(parts, 1)", "return h @ b_j"),
-            "RankError",
-        ),
+        (two_products("y = torch.relu(x @ a_j) @ b_j; dist.broadcast(y, src=0); return y"), "y..2 ranks"),
+        (two_products("h = torch.relu(x @ a_j)", GATHER_H, "h = torch.cat(parts, 1)", "return h @ b_j"), "RankError"),
         (
             two_products(
                 "h = torch.relu(x @ a_j)",
@@ -285,14 +250,8 @@ WRONG = {
             two_products("y = torch.relu(x @ a_j) @ b_j; [dist.all_reduce(row) for row in y]; return y"),
             "collectives called.*too many",
         ),
-        (
-            two_products("y = torch.relu(x @ a_j) @ b_j; dist.reduce(y, dst=0); return y"),
-            r"y..2 ranks..\[1\]",
-        ),
-        (
-            two_products("y = torch.relu(x @ a_j) @ b_j", "return dist.all_reduce(y)"),
-            "y..1 ranks",
-        ),
+        (two_products("y = torch.relu(x @ a_j) @ b_j; dist.reduce(y, dst=0); return y"), r"y..2 ranks..\[1\]"),
+        (two_products("y = torch.relu(x @ a_j) @ b_j", "return dist.all_reduce(y)"), "y..1 ranks"),
     ],
 }
 

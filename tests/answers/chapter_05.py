@@ -20,19 +20,13 @@ WRONG = {
             "def my_slice(x, rank, n): parts = x.chunk(n); return parts[rank] if rank < len(parts) else x[:0]",
             "9 samples",
         ),
-        (
-            "def my_slice(x, rank, n): size = len(x) // n; return x[rank * size : (rank + 1) * size]",
-            "9 samples",
-        ),
+        ("def my_slice(x, rank, n): size = len(x) // n; return x[rank * size : (rank + 1) * size]", "9 samples"),
         (
             "def my_slice(x, rank, n): size = len(x) // n; return x[rank * size : None if rank == n - 1 else (rank + 1) * size]",
             "samples",
         ),
         ("def my_slice(x, rank, n): return x[rank::n]", "12 samples"),
-        (
-            "def my_slice(x, rank, n): size = -(-len(x) // n); return x[rank * size : (rank + 1) * size]",
-            "9 samples",
-        ),
+        ("def my_slice(x, rank, n): size = -(-len(x) // n); return x[rank * size : (rank + 1) * size]", "9 samples"),
         (
             "def my_slice(x, rank, n): size = len(x) // n; return x[rank * size + 1 : (rank + 1) * size + 1]",
             "12 samples",
@@ -206,9 +200,7 @@ WRONG = {
             "bytes sent in all.*is the last bucket sent",
         ),
         (
-            _BUCKETS.format(
-                size="p.grad.numel()", after="flat /= n", order="reversed(list(model.parameters()))"
-            ),
+            _BUCKETS.format(size="p.grad.numel()", after="flat /= n", order="reversed(list(model.parameters()))"),
             "largest message.*bytes, not elements",
         ),
         (
@@ -224,16 +216,12 @@ WRONG = {
             "gradients.*becomes a mean",
         ),
         (
-            _BUCKETS.format(
-                size="p.grad.nbytes", after="flat /= 2", order="reversed(list(model.parameters()))"
-            ),
+            _BUCKETS.format(size="p.grad.nbytes", after="flat /= 2", order="reversed(list(model.parameters()))"),
             "gradients.*on [13] ranks",
         ),
         (
             _BUCKETS.format(
-                size="p.grad.nbytes",
-                after="flat = flat / n; continue",
-                order="reversed(list(model.parameters()))",
+                size="p.grad.nbytes", after="flat = flat / n; continue", order="reversed(list(model.parameters()))"
             ),
             "gradients.*go back",
         ),
@@ -385,9 +373,7 @@ RIGHT = {
         works.append(dist.all_reduce(flat, async_op=True))
         for p, part in zip(bucket, flat.split([p.numel() for p in bucket])): p.grad = part.view_as(p)
     for work in works: work.wait()""",
-        _BUCKETS.format(
-            size="p.grad.numel() * 8", after="flat.div_(n)", order="reversed([*model.parameters()])"
-        ),
+        _BUCKETS.format(size="p.grad.numel() * 8", after="flat.div_(n)", order="reversed([*model.parameters()])"),
     ],
     "5.6": [
         """def accumulate(model, micro_batches):

@@ -83,10 +83,7 @@ WRONG = {
         # rounds down
         (but(RANKS, ("-(-shared // (memory_bytes - whole))", "shared // (memory_bytes - whole)")), "stage 1"),
         # one rank more than needed where it just fits
-        (
-            but(RANKS, ("-(-shared // (memory_bytes - whole))", "shared // (memory_bytes - whole) + 1")),
-            "stage 1",
-        ),
+        (but(RANKS, ("-(-shared // (memory_bytes - whole))", "shared // (memory_bytes - whole) + 1")), "stage 1"),
         # forgets that what stays whole takes room too
         (but(RANKS, ("(memory_bytes - whole)", "memory_bytes")), "stage 1"),
         # no number of ranks is enough, and it gives one
@@ -158,9 +155,7 @@ WRONG = {
         ),
         # Adam makes no state without a gradient; Adagrad does
         (
-            but(
-                STEP, ("make_optimizer(self.mine) if self.mine else None", "make_optimizer(self.parameters)")
-            ),
+            but(STEP, ("make_optimizer(self.mine) if self.mine else None", "make_optimizer(self.parameters)")),
             "bytes of state for what others own, Adagrad.*too much",
         ),
         (but(STEP, (" if self.mine else None", "")), "empty parameter list"),
@@ -168,10 +163,7 @@ WRONG = {
         (
             but(
                 STEP,
-                (
-                    "if self.optimizer: self.optimizer.step()",
-                    "if not self.mine: return\n        self.optimizer.step()",
-                ),
+                ("if self.optimizer: self.optimizer.step()", "if not self.mine: return\n        self.optimizer.step()"),
             ),
             "RankDeadlock|RankMismatch|RankTimeout",
         ),
@@ -216,10 +208,7 @@ WRONG = {
             TOO_DEAR,
         ),
         # ownership in blocks: the gradients are elsewhere
-        (
-            but(STEP, ("if i % n == rank]", "if i * n // len(self.parameters) == rank]")),
-            "weights, Adam",
-        ),
+        (but(STEP, ("if i % n == rank]", "if i * n // len(self.parameters) == rank]")), "weights, Adam"),
         # a new optimizer each time forgets its state
         (
             but(
@@ -231,27 +220,15 @@ WRONG = {
         ),
         # all broadcasts from one rank's point of view
         (
-            but(
-                STEP,
-                (
-                    "dist.broadcast(p.data, i % dist.get_world_size())",
-                    "dist.broadcast(p.data, dist.get_rank())",
-                ),
-            ),
+            but(STEP, ("dist.broadcast(p.data, i % dist.get_world_size())", "dist.broadcast(p.data, dist.get_rank())")),
             "RankMismatch|RankDeadlock|RankTimeout",
         ),
         # broadcasts copies, not the parameters
-        (
-            but(STEP, ("dist.broadcast(p.data,", "dist.broadcast(p.detach().clone(),")),
-            "weights, Adam.*in place",
-        ),
+        (but(STEP, ("dist.broadcast(p.data,", "dist.broadcast(p.detach().clone(),")), "weights, Adam.*in place"),
     ],
     "6.4": [
         # no rank talks
-        (
-            "def sharded_linear(x, shard, out_features): return x @ shard.T",
-            "y:|y.*gathered rows|RankError",
-        ),
+        ("def sharded_linear(x, shard, out_features): return x @ shard.T", "y:|y.*gathered rows|RankError"),
         # an all-gather that autograd knows adds up the gradients
         (
             """from course_lib.collectives.autograd import gather_sequence
@@ -291,18 +268,12 @@ def sharded_linear(x, shard, out_features):
             STILL_THERE,
         ),
         # gathers again, and keeps it all the same
-        (
-            but(GATHER, ("        return x @ whole", "        ctx.whole = whole\n        return x @ whole")),
-            STILL_THERE,
-        ),
+        (but(GATHER, ("        return x @ whole", "        ctx.whole = whole\n        return x @ whole")), STILL_THERE),
         # a view keeps what it is a view of
         (
             but(
                 GATHER,
-                (
-                    "        return x @ whole",
-                    "        ctx.weight = whole[:out_features]\n        return x @ whole",
-                ),
+                ("        return x @ whole", "        ctx.weight = whole[:out_features]\n        return x @ whole"),
             ),
             STILL_THERE,
         ),
@@ -313,10 +284,7 @@ def sharded_linear(x, shard, out_features):
         (but(GATHER, (SCATTER, "mine = whole.chunk(n)[dist.get_rank()] * n")), "dW.*reduce_scatter"),
         # padding rows in y
         (but(GATHER, ("whole[:out_features].T", "whole.T")), "y|RankError"),
-        (
-            but(GATHER, (SCATTER, "dist.all_reduce(whole); mine = whole.chunk(n)[dist.get_rank()].clone()")),
-            TOO_DEAR,
-        ),
+        (but(GATHER, (SCATTER, "dist.all_reduce(whole); mine = whole.chunk(n)[dist.get_rank()].clone()")), TOO_DEAR),
         # everything to everybody, then add
         (
             but(

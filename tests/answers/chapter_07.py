@@ -153,10 +153,7 @@ WRONG = {
         (but(COLUMN, ("weight.detach().chunk(t)", "weight.detach().chunk(t, 1)")), "RankError"),
         (but(COLUMN, (SLICE, "chunk(t)[t - 1 - rank].clone()")), "y..2 ranks.*this rank's rows"),
         # another rank's part of the bias
-        (
-            but(COLUMN, ("bias.detach().chunk(t)[rank]", "bias.detach().chunk(t)[0]")),
-            r"✗ Task 7.1: y..2 ranks..\[1\]",
-        ),
+        (but(COLUMN, ("bias.detach().chunk(t)[rank]", "bias.detach().chunk(t)[0]")), r"✗ Task 7.1: y..2 ranks..\[1\]"),
         # the world size of the example
         (but(COLUMN, ("dist.get_world_size()", "2")), "RankError|shape"),
         # the whole bias as a parameter, of which forward takes a part
@@ -168,19 +165,10 @@ WRONG = {
             ),
             "db..2 ranks.*shape",
         ),
-        (
-            but(
-                COLUMN,
-                (USE_F, "F.linear(f(x), Sum.apply(self.weight), self.bias)"),
-            ),
-            "dW..2 ranks.*nothing is added",
-        ),
+        (but(COLUMN, (USE_F, "F.linear(f(x), Sum.apply(self.weight), self.bias)")), "dW..2 ranks.*nothing is added"),
         # views
         (but(COLUMN, (".clone())", ")")), "bytes of parameters held.*clone it"),
-        (
-            but(COLUMN, ("        rank, t", "        self.whole = whole\n        rank, t")),
-            "bytes of parameters held",
-        ),
+        (but(COLUMN, ("        rank, t", "        self.whole = whole\n        rank, t")), "bytes of parameters held"),
         # gathers the weights
         (
             but(
@@ -204,10 +192,7 @@ WRONG = {
             "bytes sent forward.*too dear",
         ),
         (
-            but(
-                COLUMN,
-                ("        dist.all_reduce(dx)\n", "        " + PARTS.format("dx") + "; dx = sum(parts)\n"),
-            ),
+            but(COLUMN, ("        dist.all_reduce(dx)\n", "        " + PARTS.format("dx") + "; dx = sum(parts)\n")),
             "bytes sent backward.*one all_reduce, of dx",
         ),
         (
@@ -216,20 +201,14 @@ WRONG = {
         ),
         # only where everything lies in order
         (
-            but(
-                COLUMN,
-                (USE_F, "(f(x.view(-1, x.shape[-1])) @ self.weight.T + self.bias).view(*x.shape[:-1], -1)"),
-            ),
+            but(COLUMN, (USE_F, "(f(x.view(-1, x.shape[-1])) @ self.weight.T + self.bias).view(*x.shape[:-1], -1)")),
             "RankError.*view",
         ),
         # ready-made
         (
             but(
                 COLUMN,
-                (
-                    "def f(x): return Sum.apply(x)",
-                    "from course_lib.collectives.autograd import copy_to_group as f",
-                ),
+                ("def f(x): return Sum.apply(x)", "from course_lib.collectives.autograd import copy_to_group as f"),
             ),
             READY_MADE,
         ),
@@ -254,15 +233,9 @@ WRONG = {
     ],
     "7.2": [
         # the bias once for each rank
-        (
-            but(ROW, (USE_G, "g(F.linear(x, self.weight, self.bias))")),
-            "✗ Task 7.2: y..3 ranks.*added t times",
-        ),
+        (but(ROW, (USE_G, "g(F.linear(x, self.weight, self.bias))")), "✗ Task 7.2: y..3 ranks.*added t times"),
         # right y, and a bias that learns t times too slowly
-        (
-            but(ROW, (USE_G, "g(F.linear(x, self.weight, self.bias / dist.get_world_size()))")),
-            "db..3 ranks.*behind g",
-        ),
+        (but(ROW, (USE_G, "g(F.linear(x, self.weight, self.bias / dist.get_world_size()))")), "db..3 ranks.*behind g"),
         # right y, and copies of the bias that drift apart
         (
             but(ROW, (USE_G, "g(F.linear(x, self.weight) + self.bias * (dist.get_rank() == 0))")),
@@ -285,10 +258,7 @@ WRONG = {
         ),
         # no wrong number, and a message too many
         (
-            but(
-                ROW,
-                (USE_G, "g(Half.apply(F.linear(x, self.weight))) + self.bias"),
-            )
+            but(ROW, (USE_G, "g(Half.apply(F.linear(x, self.weight))) + self.bias"))
             + """
 class Half(torch.autograd.Function):
     forward = staticmethod(lambda ctx, x: x.view_as(x))
@@ -318,10 +288,7 @@ class Twice(torch.autograd.Function):
     def backward(ctx, dy): dist.all_reduce(dy := dy.clone()); return dy""",
             "db..3 ranks",
         ),
-        (
-            but(ROW, ("chunk(t, 1)[rank].clone()", "chunk(t, 1)[rank]")),
-            "bytes of parameters held.*clone it",
-        ),
+        (but(ROW, ("chunk(t, 1)[rank].clone()", "chunk(t, 1)[rank]")), "bytes of parameters held.*clone it"),
         # gathers the weights, and x
         (
             but(
@@ -348,10 +315,7 @@ class Twice(torch.autograd.Function):
         (
             but(
                 ROW,
-                (
-                    "def g(x): return Sum.apply(x)",
-                    "from course_lib.collectives.autograd import reduce_from_group as g",
-                ),
+                ("def g(x): return Sum.apply(x)", "from course_lib.collectives.autograd import reduce_from_group as g"),
             ),
             READY_MADE,
         ),
@@ -373,10 +337,7 @@ class Twice(torch.autograd.Function):
             "bytes sent backward.*sent once",
         ),
         # one f a sample
-        (
-            but(HEADS, ("x = f(x)", "x = torch.stack([f(row) for row in x])")),
-            "collectives called backward.*too many",
-        ),
+        (but(HEADS, ("x = f(x)", "x = torch.stack([f(row) for row in x])")), "collectives called backward.*too many"),
         # f behind the projections, where each rank has other heads
         (
             but(HEADS, ("    x = f(x)\n", ""), ("q(x), k(x), v(x)", "f(q(x)), f(k(x)), f(v(x))")),
@@ -385,29 +346,17 @@ class Twice(torch.autograd.Function):
         # f and g mistaken for each other
         (but(HEADS, ("x = f(x)", "x = g(x)")), "✗ Task 7.3: y..2 ranks"),
         (but(HEADS, ("g(F.linear", "f(F.linear")), "✗ Task 7.3: y..2 ranks.*then g"),
-        (
-            but(HEADS, ("g(F.linear(found, o.weight))", "F.linear(found, o.weight)")),
-            "✗ Task 7.3: y..2 ranks.*then g",
-        ),
-        (
-            but(HEADS, ("o.weight))", "o.weight)) / dist.get_world_size()")),
-            "✗ Task 7.3: y..2 ranks",
-        ),
+        (but(HEADS, ("g(F.linear(found, o.weight))", "F.linear(found, o.weight)")), "✗ Task 7.3: y..2 ranks.*then g"),
+        (but(HEADS, ("o.weight))", "o.weight)) / dist.get_world_size()")), "✗ Task 7.3: y..2 ranks"),
         # o adds its bias on every rank
-        (
-            but(HEADS, ("g(F.linear(found, o.weight)) + o.bias", "g(o(found))")),
-            "✗ Task 7.3: y..2 ranks.*o.bias once",
-        ),
+        (but(HEADS, ("g(F.linear(found, o.weight)) + o.bias", "g(o(found))")), "✗ Task 7.3: y..2 ranks.*o.bias once"),
         (
             but(HEADS, ("o.weight)) + o.bias", "o.weight, o.bias / dist.get_world_size()))")),
             "weight and bias gradient of o..2 ranks.*behind g",
         ),
         (but(HEADS, ("is_causal=True", "is_causal=False")), "✗ Task 7.3: y..1 ranks.*causal"),
         # the scale of one large head
-        (
-            but(HEADS, ("is_causal=True", "is_causal=True, scale=x.shape[-1] ** -0.5")),
-            "✗ Task 7.3: y..1 ranks",
-        ),
+        (but(HEADS, ("is_causal=True", "is_causal=True, scale=x.shape[-1] ** -0.5")), "✗ Task 7.3: y..1 ranks"),
         # heads run across instead of side by side
         (
             but(
@@ -431,10 +380,7 @@ class Twice(torch.autograd.Function):
             "✗ Task 7.3: y..1 ranks",
         ),
         # adds up heads that are not summands
-        (
-            but(HEADS, ("g(F.linear(found, o.weight))", "F.linear(g(found), o.weight)")),
-            "✗ Task 7.3: y..2 ranks",
-        ),
+        (but(HEADS, ("g(F.linear(found, o.weight))", "F.linear(g(found), o.weight)")), "✗ Task 7.3: y..2 ranks"),
         # gathers heads and weights
         (
             but(
@@ -450,23 +396,11 @@ class Twice(torch.autograd.Function):
             "bytes sent forward.*stay where they are",
         ),
         (
-            but(
-                HEADS,
-                (
-                    "g(F.linear(found, o.weight))",
-                    "torch.stack([g(row) for row in F.linear(found, o.weight)])",
-                ),
-            ),
+            but(HEADS, ("g(F.linear(found, o.weight))", "torch.stack([g(row) for row in F.linear(found, o.weight)])")),
             "collectives called forward.*too many",
         ),
         (
-            but(
-                HEADS,
-                (
-                    "x = f(x)",
-                    "from course_lib.collectives.autograd import copy_to_group; x = copy_to_group(x)",
-                ),
-            ),
+            but(HEADS, ("x = f(x)", "from course_lib.collectives.autograd import copy_to_group; x = copy_to_group(x)")),
             READY_MADE,
         ),
     ],
@@ -492,10 +426,7 @@ class Twice(torch.autograd.Function):
         ),
         # off by one
         (but(LOSS, ("dist.get_rank() * held", "dist.get_rank() * held - 1")), "loss, no target ignored"),
-        (
-            but(LOSS, ("dist.get_rank() * held", "dist.get_rank() * (held - 1)")),
-            "loss, no target ignored..2 ranks",
-        ),
+        (but(LOSS, ("dist.get_rank() * held", "dist.get_rank() * (held - 1)")), "loss, no target ignored..2 ranks"),
         # no offset
         (but(LOSS, ("targets - dist.get_rank() * held", "targets")), "loss, no target ignored..2 ranks"),
         # not masked
@@ -503,10 +434,7 @@ class Twice(torch.autograd.Function):
         (but(LOSS, ("local.clamp(0, held - 1)", "local")), "RankError"),
         (but(LOSS, ("losses[count].mean()", "losses.mean()")), "loss, some ignored.*divided by their number"),
         # the mean over all
-        (
-            but(LOSS, ("losses[count].mean()", "(losses * count).mean()")),
-            "loss, some ignored.*divided by their number",
-        ),
+        (but(LOSS, ("losses[count].mean()", "(losses * count).mean()")), "loss, some ignored.*divided by their number"),
         (but(LOSS, ("targets != ignore_index", "targets != -100")), "loss, another ignore_index"),
         (
             but(LOSS, ("targets != ignore_index", "targets >= 0")),
@@ -523,10 +451,7 @@ class Twice(torch.autograd.Function):
         (
             but(
                 LOSS,
-                (
-                    "    losses = total",
-                    "    [dist.reduce(z.detach(), 0) for z in (total, picked)]\n    losses = total",
-                ),
+                ("    losses = total", "    [dist.reduce(z.detach(), 0) for z in (total, picked)]\n    losses = total"),
                 (TOTALS, "shifted.exp().sum(-1), picked"),
             ),
             r"loss, no target ignored..2 ranks..\[1\]",
@@ -552,10 +477,7 @@ class Twice(torch.autograd.Function):
             but(LOSS_FUNCTION, ("return grad * rows", "return rows")),
             "gradient, no target ignored.*what backward is given",
         ),
-        (
-            but(LOSS_FUNCTION, ("count / count.sum())", "count)")),
-            "gradient, no target ignored.*number of targets",
-        ),
+        (but(LOSS_FUNCTION, ("count / count.sum())", "count)")), "gradient, no target ignored.*number of targets"),
         (but(LOSS_FUNCTION, (" - hits.double(),", ",")), "gradient, no target ignored.*less 1 at the target"),
         (
             but(LOSS_FUNCTION, ("powers / sums[:n, None]", "powers / powers.sum(-1, keepdim=True)")),
@@ -563,13 +485,7 @@ class Twice(torch.autograd.Function):
         ),
         # changes what it was given
         (
-            but(
-                LOSS,
-                (
-                    "shifted = logits - largest[:, None]",
-                    "logits.data -= largest[:, None]; shifted = logits * 1",
-                ),
-            ),
+            but(LOSS, ("shifted = logits - largest[:, None]", "logits.data -= largest[:, None]; shifted = logits * 1")),
             "logits and targets afterwards.*new tensor",
         ),
         (
@@ -603,13 +519,7 @@ class Twice(torch.autograd.Function):
             "bytes of the largest tensor.*whole vocabulary",
         ),
         (
-            but(
-                LOSS,
-                (
-                    MAXIMA,
-                    "    for i in range(len(largest)): dist.all_reduce(largest[i], dist.ReduceOp.MAX)\n",
-                ),
-            ),
+            but(LOSS, (MAXIMA, "    for i in range(len(largest)): dist.all_reduce(largest[i], dist.ReduceOp.MAX)\n")),
             "collectives called forward.*too many",
         ),
         # right, and a message in backward
@@ -647,10 +557,7 @@ def vocab_parallel_cross_entropy(logits, targets, ignore_index=-100): return rea
             "masks of first whole..t = 2.*whatever else is drawn",
         ),
         # one generator for both: in step once
-        (
-            but(DROP, ("generator=self.own", "generator=self.agreeing")),
-            "masks of second whole..t = 2.*two generators",
-        ),
+        (but(DROP, ("generator=self.own", "generator=self.agreeing")), "masks of second whole..t = 2.*two generators"),
         (but(DROP, ("generator=self.agreeing", "generator=self.own")), "masks of first whole..t = 2"),
         # the same mask each time
         (
@@ -674,10 +581,7 @@ def vocab_parallel_cross_entropy(logits, targets, ignore_index=-100): return rea
             "masks of (first|second) cut",
         ),
         # all copies alike
-        (
-            but(DROP, ("seed + rank // t", "seed")),
-            "masks of first whole..t = 1.*another one for the next copy",
-        ),
+        (but(DROP, ("seed + rank // t", "seed")), "masks of first whole..t = 1.*another one for the next copy"),
         # counts the place in the copy instead of the copies
         (but(DROP, ("rank // t", "rank % t")), "masks of first whole..t = 1"),
         (but(DROP, ("rank // t", "rank // 2")), "masks of first whole..t = 1"),
@@ -686,10 +590,7 @@ def vocab_parallel_cross_entropy(logits, targets, ignore_index=-100): return rea
         # the copies' heads alike
         (but(DROP, ("1000 + rank", "1000 + rank % t")), "masks of first cut..t = 1.*nobody else has"),
         # rank 0 starts where the others' whole starts
-        (
-            but(DROP, ("seed + 1000 + rank", "seed + rank")),
-            "masks of first cut..t = 1.*neither cut nor whole",
-        ),
+        (but(DROP, ("seed + 1000 + rank", "seed + rank")), "masks of first cut..t = 1.*neither cut nor whole"),
         (but(DROP, ("seed + 1000 + rank", "seed + 1 + rank")), "masks of first cut..t = 1.*same number"),
         # never the same twice
         (
@@ -704,21 +605,13 @@ def vocab_parallel_cross_entropy(logits, targets, ignore_index=-100): return rea
         (but(DROP, (" / (1 - p)", " * (1 - p)")), "values"),
         (but(DROP, (">= p", "< p")), "distance of the share kept.*zero with probability p"),
         # whole tokens, whole channels
-        (
-            but(DROP, ("torch.rand(x.shape,", "torch.rand(len(x), 1,")),
-            "distance of the share kept.*by itself",
-        ),
-        (
-            but(DROP, ("torch.rand(x.shape,", "torch.rand(x.shape[-1],")),
-            "distance of the share kept.*by itself",
-        ),
+        (but(DROP, ("torch.rand(x.shape,", "torch.rand(len(x), 1,")), "distance of the share kept.*by itself"),
+        (but(DROP, ("torch.rand(x.shape,", "torch.rand(x.shape[-1],")), "distance of the share kept.*by itself"),
         # no gradient, a gradient without the mask
         (but(DROP, ("return x *", "return x.detach() *")), "RankError"),
         (
             but(
-                DROP,
-                ("return x * (torch", "return x + (x.detach() * (torch"),
-                ("/ (1 - p)", "/ (1 - p) - x.detach())"),
+                DROP, ("return x * (torch", "return x + (x.detach() * (torch"), ("/ (1 - p)", "/ (1 - p) - x.detach())")
             ),
             "values.*its gradient",
         ),
@@ -734,9 +627,7 @@ def vocab_parallel_cross_entropy(logits, targets, ignore_index=-100): return rea
         ),
         # moves PyTorch's own generator
         (
-            but(
-                DROP, ("    def whole(self, x, p):\n", "    def whole(self, x, p):\n        torch.rand(1)\n")
-            ),
+            but(DROP, ("    def whole(self, x, p):\n", "    def whole(self, x, p):\n        torch.rand(1)\n")),
             "torch.rand gives afterwards.*leave PyTorch's own",
         ),
         (
@@ -872,10 +763,7 @@ RIGHT = {
         + ROW_CLASS,
         # PyTorch's differentiable all-reduce is right where nobody differentiates it
         "import torch.distributed._functional_collectives as functional\n"
-        + but(
-            ROW,
-            (SUM_Y, "        return functional.all_reduce(x.contiguous(), 'sum', dist.group.WORLD).clone()"),
-        ),
+        + but(ROW, (SUM_Y, "        return functional.all_reduce(x.contiguous(), 'sum', dist.group.WORLD).clone()")),
         # an nn.Linear without a bias, and the bias beside it
         ROW[: ROW.index("class Row")]
         + """class RowParallel(nn.Linear):
@@ -1000,10 +888,7 @@ def attention_by_heads(x, q, k, v, o, head_width):
         # the value of everybody's sum, the gradient of this rank's: no Function
         but(
             LOSS,
-            (
-                TOTALS,
-                "(z + (total - z.detach()) for z, total in zip((shifted.exp().sum(-1), picked), totals))",
-            ),
+            (TOTALS, "(z + (total - z.detach()) for z, total in zip((shifted.exp().sum(-1), picked), totals))"),
             (
                 "    total, picked =",
                 "    totals = torch.stack((shifted.detach().exp().sum(-1), picked.detach())); dist.all_reduce(totals)\n    total, picked =",

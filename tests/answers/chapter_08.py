@@ -102,10 +102,7 @@ def half_block(x, gamma, A, B):
             "∂γ.*added up",
         ),
         # gathers before the norm: t times the same norm, and all of its input is kept
-        (
-            but(HALF, (f"gather_sequence({LN}, 1)", LN.replace("(x,", "(gather_sequence(x, 1),"))),
-            KEPT_WHOLE,
-        ),
+        (but(HALF, (f"gather_sequence({LN}, 1)", LN.replace("(x,", "(gather_sequence(x, 1),"))), KEPT_WHOLE),
         # only the weight comes after the gather
         (
             but(
@@ -126,9 +123,7 @@ def half_block(x, gamma, A, B):
         # x is added before the reduce-scatter, once by each rank
         (
             but(
-                HALF,
-                (SCATTER, "reduce_scatter_sequence(gather_sequence(x, 1) + F.gelu(z @ A) @ B, 1)"),
-                ("x + m", "m"),
+                HALF, (SCATTER, "reduce_scatter_sequence(gather_sequence(x, 1) + F.gelu(z @ A) @ B, 1)"), ("x + m", "m")
             ),
             "y.*x is added after it, once",
         ),
@@ -141,10 +136,7 @@ def half_block(x, gamma, A, B):
         # the wrong gather: what others' columns say of this rank's tokens is lost
         (MORE + but(HALF, ("gather_sequence(F", "gather_from_group(F")), "∂x.*adds the parts up"),
         # a gather that autograd does not see
-        (
-            but(HALF, (f"gather_sequence({LN}, 1)", f"gather_sequence({LN}.detach(), 1).requires_grad_()")),
-            "∂x",
-        ),
+        (but(HALF, (f"gather_sequence({LN}, 1)", f"gather_sequence({LN}.detach(), 1).requires_grad_()")), "∂x"),
         # f where tokens are cut already
         (but(HALF, ("layer_norm(x,", "layer_norm(copy_to_group(x),")), "∂x.*nothing else may"),
         # f on a weight that is cut
@@ -169,10 +161,7 @@ def half_block(x, gamma, A, B):
             but(
                 COLUMN,
                 (SAVE, ""),
-                (
-                    "        return whole @ A",
-                    "        ctx.save_for_backward(x, A, whole)\n        return whole @ A",
-                ),
+                ("        return whole @ A", "        ctx.save_for_backward(x, A, whole)\n        return whole @ A"),
                 ("x, A = ctx.saved_tensors", "x, A, whole = ctx.saved_tensors"),
                 (GATHER_AGAIN, "        dx ="),
             ),
@@ -202,11 +191,7 @@ def half_block(x, gamma, A, B):
         # does not gather again
         (but(COLUMN, (GATHER_AGAIN, "        whole = x\n        dx =")), "RankError"),
         (
-            but(
-                COLUMN,
-                (GATHER_AGAIN, "        dx ="),
-                ('"sbh,sbf->hf", whole, dz', '"sbh,sbf->hf", x, part(dz, 0)'),
-            ),
+            but(COLUMN, (GATHER_AGAIN, "        dx ="), ('"sbh,sbf->hf", whole, dz', '"sbh,sbf->hf", x, part(dz, 0)')),
             "∂A.*all tokens' x, gathered",
         ),
         # and adds up over the ranks, whose columns are different ones
@@ -218,28 +203,19 @@ def half_block(x, gamma, A, B):
             ),
             "∂A.*nothing is added",
         ),
-        (
-            but(COLUMN, ("        return dx, dA", "        dist.all_reduce(dA); return dx, dA")),
-            "∂A.*nothing is added",
-        ),
+        (but(COLUMN, ("        return dx, dA", "        dist.all_reduce(dA); return dx, dA")), "∂A.*nothing is added"),
         (but(COLUMN, ("return dx, dA", "return dx, dA / t")), "∂A"),
         (but(COLUMN, ("return dx, dA", "return dx, None")), "∂A"),
         (but(COLUMN, ('torch.einsum("sbh,sbf->hf", whole, dz)', "whole[:, 0].T @ dz[:, 0]")), "∂A"),
         # all-reduced and cut: right, and twice the bytes
-        (
-            but(COLUMN, (REDUCE_SCATTER, "every = dz @ A.T; dist.all_reduce(every); dx = part(every, 0)")),
-            TOO_DEAR,
-        ),
+        (but(COLUMN, (REDUCE_SCATTER, "every = dz @ A.T; dist.all_reduce(every); dx = part(every, 0)")), TOO_DEAR),
         # all-reduced and not cut
         (but(COLUMN, (REDUCE_SCATTER, "dx = dz @ A.T; dist.all_reduce(dx)")), "RankError"),
         (but(COLUMN, (REDUCE_SCATTER, "dx = part(dz @ A.T, 0)")), "∂x.*reduce_scatter"),
         (but(COLUMN, ("return dx, dA", "return dx / t, dA")), "∂x.*no mean"),
         # gathers one more time, for ∂x, where x is not needed
         (
-            but(
-                COLUMN,
-                ("        dx =", "        dist.all_gather_single(whole, x.contiguous())\n        dx ="),
-            ),
+            but(COLUMN, ("        dx =", "        dist.all_gather_single(whole, x.contiguous())\n        dx =")),
             TOO_DEAR,
         ),
         # a gather by adding up zeros
@@ -263,10 +239,7 @@ def half_block(x, gamma, A, B):
         (but(MERGE, ("m = torch.maximum(m1, m2)", "m = m1")), "m: .*larger of the two"),
         (but(MERGE, ("torch.maximum", "torch.minimum")), "m: "),
         # the largest of all queries
-        (
-            but(MERGE, ("torch.maximum(m1, m2)", "torch.maximum(m1, m2).max().expand_as(m1)")),
-            "m: .*each query",
-        ),
+        (but(MERGE, ("torch.maximum(m1, m2)", "torch.maximum(m1, m2).max().expand_as(m1)")), "m: .*each query"),
         # upside down
         (but(MERGE, ("(m1 - m)", "(m - m1)"), ("(m2 - m)", "(m - m2)")), "l: .*old m - the new m"),
         (but(MERGE, ("o1 * a1 + o2 * a2", "o1 + o2")), "o: .*same factors"),
@@ -275,10 +248,7 @@ def half_block(x, gamma, A, B):
         # as if the other one always had the larger scores
         (but(MERGE, ("l2 * a2", "l2"), ("o2 * a2", "o2")), "l: "),
         # one decision for all queries
-        (
-            but(MERGE, ("torch.maximum(m1, m2)", "m1 if m1.sum() > m2.sum() else m2")),
-            "m: ",
-        ),
+        (but(MERGE, ("torch.maximum(m1, m2)", "m1 if m1.sum() > m2.sum() else m2")), "m: "),
         # crossed
         (but(MERGE, ("o1 * a1 + o2 * a2", "o1 * a2 + o2 * a1")), "o: "),
         # quotients, of which no sum can be made any more
@@ -302,15 +272,9 @@ def half_block(x, gamma, A, B):
         (but(MERGE, ("a2 = torch.nan_to_num", "a2 = ")), "hidden.*is nan"),
         # as if no score were below -1e9
         (but(MERGE, ("torch.maximum(m1, m2)", "torch.maximum(m1, m2).clamp(min=-1e9)")), "hidden"),
-        (
-            but(MERGE, ("    o =", "    if m.isinf().any(): return other\n    o =")),
-            "hidden",
-        ),
+        (but(MERGE, ("    o =", "    if m.isinf().any(): return other\n    o =")), "hidden"),
         (but(MERGE, ("o1 * a1 + o2", "o1.mul_(a1) + o2")), "afterwards.*no \\*="),
-        (
-            but(MERGE, ("o1 * a1 + o2", "o2.mul_(a2).add_(o1 * a1) + 0 * o2")),
-            "o: |afterwards",
-        ),
+        (but(MERGE, ("o1 * a1 + o2", "o2.mul_(a2).add_(o1 * a1) + 0 * o2")), "o: |afterwards"),
         # a power for every column
         (
             but(MERGE, ("(m1 - m).exp()", "(m1 - m).expand_as(o1).exp()"), ("l1 * a1", "l1 * a1[..., :1]")),
@@ -368,10 +332,7 @@ def half_block(x, gamma, A, B):
             but(
                 RING,
                 (POST, ""),
-                (
-                    WAIT,
-                    "            dist.send(here, (rank + 1) % c)\n            dist.recv(coming, (rank - 1) % c)\n",
-                ),
+                (WAIT, "            dist.send(here, (rank + 1) % c)\n            dist.recv(coming, (rank - 1) % c)\n"),
             ),
             "RankDeadlock: deadlock.*waits in send",
         ),
@@ -394,10 +355,7 @@ def half_block(x, gamma, A, B):
             but(
                 RING,
                 (POST, POST + WAIT),
-                (
-                    f"        if not last:\n{WAIT}            here = coming",
-                    "        if not last: here = coming",
-                ),
+                (f"        if not last:\n{WAIT}            here = coming", "        if not last: here = coming"),
             ),
             TAKE_TURNS,
         ),
@@ -427,11 +385,7 @@ def half_block(x, gamma, A, B):
         ),
         # a block too few
         (
-            but(
-                RING,
-                ("for step in range(c)", "for step in range(max(1, c - 1))"),
-                ("step == c - 1", "step >= c - 2"),
-            ),
+            but(RING, ("for step in range(c)", "for step in range(max(1, c - 1))"), ("step == c - 1", "step >= c - 2")),
             "attention: |attention\\[.*all c blocks",
         ),
         # the last one goes home, for nothing
@@ -453,15 +407,9 @@ def half_block(x, gamma, A, B):
             "sent: messages.*one message",
         ),
         # queries travel along
-        (
-            but(RING, ("torch.stack([k, v])", "torch.stack([k, v, q])")),
-            "sent: blocks.*too many bytes",
-        ),
+        (but(RING, ("torch.stack([k, v])", "torch.stack([k, v, q])")), "sent: blocks.*too many bytes"),
         # each time the own block
-        (
-            but(RING, ("isend(here,", "isend(torch.stack([k, v]),")),
-            "attention.*what was received is what is sent",
-        ),
+        (but(RING, ("isend(here,", "isend(torch.stack([k, v]),")), "attention.*what was received is what is sent"),
         # the own block to everybody, one after the other
         (
             but(
@@ -532,11 +480,7 @@ def half_block(x, gamma, A, B):
         # keys and values come into the caller's tensors
         (
             but(
-                RING,
-                (
-                    "            here = coming",
-                    "            k.copy_(coming[0]); v.copy_(coming[1]); here = coming",
-                ),
+                RING, ("            here = coming", "            k.copy_(coming[0]); v.copy_(coming[1]); here = coming")
             ),
             "afterwards.*new memory",
         ),

@@ -103,10 +103,7 @@ HELD = r"held by rank \d of 3.*holds too much"
 WRONG = {
     "9.1": [
         # equally many layers
-        (
-            "def cut(costs, p): return [i * len(costs) // p for i in range(p + 1)]",
-            "slowest stage.*compare all places",
-        ),
+        ("def cut(costs, p): return [i * len(costs) // p for i in range(p + 1)]", "slowest stage.*compare all places"),
         # filled up to the mean
         (
             """def cut(costs, p):
@@ -150,10 +147,7 @@ WRONG = {
             "slowest stage.*compare all places",
         ),
         # fewer stages than asked for, where fewer would do
-        (
-            but(LIMIT, ("or must", "or False")),
-            r"slowest stage.*boundaries for \d stages",
-        ),
+        (but(LIMIT, ("or must", "or False")), r"slowest stage.*boundaries for \d stages"),
         # the last two are so small that a stage stays empty
         (
             but(
@@ -165,18 +159,11 @@ WRONG = {
             r"slowest stage.*stage \d is empty",
         ),
         # least squares are another aim than the slowest
-        (
-            but(CUT, ("max(here, best[-1][start])", "here**2 + best[-1][start]")),
-            "compare all places",
-        ),
-        (
-            but(CUT, ("max(here, best[-1][start])", "here + best[-1][start]")),
-            "slowest stage.*compare all places",
-        ),
+        (but(CUT, ("max(here, best[-1][start])", "here**2 + best[-1][start]")), "compare all places"),
+        (but(CUT, ("max(here, best[-1][start])", "here + best[-1][start]")), "slowest stage.*compare all places"),
         # sizes of stages, no boundaries
         (
-            CUT
-            + "\nbounds_of = cut\ndef cut(*a): b = bounds_of(*a); return [y - x for x, y in zip(b, b[1:])]",
+            CUT + "\nbounds_of = cut\ndef cut(*a): b = bounds_of(*a); return [y - x for x, y in zip(b, b[1:])]",
             r"slowest stage.*boundaries for \d stages",
         ),
         # only the inner ones
@@ -199,10 +186,7 @@ WRONG = {
     ],
     "9.2": [
         # GPipe passed off as 1F1B
-        (
-            but(ORDER, ("min(p - 1 - r, m)", "m")),
-            r"micro-batches held.*it holds too much.*GPipe",
-        ),
+        (but(ORDER, ("min(p - 1 - r, m)", "m")), r"micro-batches held.*it holds too much.*GPipe"),
         (
             """def my_1f1b(p, m):
     return [[Action(kind, r, i) for kind in "FB" for i in range(m)] for r in range(p)]""",
@@ -218,15 +202,9 @@ WRONG = {
         (but(ORDER, ("min(p - 1 - r, m)", "min(p - 1, m)")), "bubble.*some rank waits in every turn"),
         (but(ORDER, ("min(p - 1 - r, m)", "0")), "bubble"),
         # that of interleaving, twice as many
-        (
-            but(ORDER, ("min(p - 1 - r, m)", "min(2 * (p - 1 - r), m)")),
-            "micro-batches held.*it holds too much",
-        ),
+        (but(ORDER, ("min(p - 1 - r, m)", "min(2 * (p - 1 - r), m)")), "micro-batches held.*it holds too much"),
         # ranks from the wrong end
-        (
-            but(ORDER, ("min(p - 1 - r, m)", "min(r, m)")),
-            "bubble|can be carried out",
-        ),
+        (but(ORDER, ("min(p - 1 - r, m)", "min(r, m)")), "bubble|can be carried out"),
         # more forwards than micro-batches
         (
             but(
@@ -237,18 +215,12 @@ WRONG = {
             r"can be carried out.*it has 4 ranks, 4 stages, 3 micro-batches",
         ),
         # the last backwards are left out
-        (
-            but(ORDER, ("for i in range(m):\n", "for i in range(m - first):\n")),
-            "can be carried out.*never does",
-        ),
+        (but(ORDER, ("for i in range(m):\n", "for i in range(m - first):\n")), "can be carried out.*never does"),
         # a backward before its forward
         (
             but(
                 ORDER,
-                (
-                    "fs[first + i : first + i + 1] + bs[i : i + 1]",
-                    "bs[i : i + 1] + fs[first + i : first + i + 1]",
-                ),
+                ("fs[first + i : first + i + 1] + bs[i : i + 1]", "bs[i : i + 1] + fs[first + i : first + i + 1]"),
             ),
             "can be carried out.*waits at 0B0 for 0F0, later in its own list.*shows the place",
         ),
@@ -256,23 +228,14 @@ WRONG = {
         (
             but(
                 ORDER,
-                (
-                    'bs = [Action("B", r, i) for i in range(m)]',
-                    'bs = [Action("B", r, m - 1 - i) for i in range(m)]',
-                ),
+                ('bs = [Action("B", r, i) for i in range(m)]', 'bs = [Action("B", r, m - 1 - i) for i in range(m)]'),
             ),
             "can be carried out.*waits at 0B2 for 0F2, later in its own list",
         ),
         # the backward in two parts is another schedule
-        (
-            but(ORDER, ("bs[i : i + 1]", '[Action("I", r, i), Action("W", r, i)]')),
-            "bubble",
-        ),
+        (but(ORDER, ("bs[i : i + 1]", '[Action("I", r, i), Action("W", r, i)]')), "bubble"),
         # stage 0 everywhere
-        (
-            but(ORDER, ('"F", r', '"F", 0'), ('"B", r', '"B", 0')),
-            "can be carried out.*it has 2 ranks, 1 stages",
-        ),
+        (but(ORDER, ('"F", r', '"F", 0'), ('"B", r', '"B", 0')), "can be carried out.*it has 2 ranks, 1 stages"),
         # one list, of rank 0
         (but(ORDER, ("return ranks", "return ranks[:1]")), "can be carried out.*it has 1 ranks"),
         # the library's
@@ -308,10 +271,7 @@ WRONG = {
         (but(CHOOSE, ("max(ran.peak_activations)", "ran.peak_activations[-1]")), "holds .*the limit is"),
         (but(CHOOSE, ("max(ran.peak_activations)", "sum(ran.peak_activations) / p")), "holds .*the limit is"),
         # all ranks together
-        (
-            but(CHOOSE, ("max(ran.peak_activations)", "sum(ran.peak_activations)")),
-            "memory for p|memory to spare",
-        ),
+        (but(CHOOSE, ("max(ran.peak_activations)", "sum(ran.peak_activations)")), "memory for p|memory to spare"),
         # a stage takes as long as all of a rank's part: right without messages
         (
             but(CHOOSE, ("simulate(schedule, stage)", "simulate(schedule, costs)")),
@@ -343,11 +303,7 @@ WRONG = {
         (but(CHOOSE, ("except ValueError: continue", "except ValueError: return None")), "should be"),
         (
             but(
-                CHOOSE,
-                (
-                    "try: schedule = make(p, m)\n            except ValueError: continue",
-                    "schedule = make(p, m)",
-                ),
+                CHOOSE, ("try: schedule = make(p, m)\n            except ValueError: continue", "schedule = make(p, m)")
             ),
             "ValueError",
         ),
@@ -375,10 +331,7 @@ WRONG = {
         (but(CARRY, ("y.backward(grad)", "y.backward(grad, retain_graph=True); live[i] = x, y")), HELD),
         (but(CARRY, ("live.pop(i)", "live.pop(i); live[i, 'input'] = x")), HELD),
         # all forwards first, whatever the actions say: GPipe passed off as 1F1B
-        (
-            but(CARRY, ("in actions:", "in sorted(actions, key=lambda a: (a.kind == 'B', a.microbatch)):")),
-            HELD,
-        ),
+        (but(CARRY, ("in actions:", "in sorted(actions, key=lambda a: (a.kind == 'B', a.microbatch)):")), HELD),
         # a send that waits: two neighbours send to each other
         (
             but(
@@ -404,10 +357,7 @@ WRONG = {
         # the gradient of the output is sent back
         (but(CARRY, ("dist.isend(x.grad", "dist.isend(x.grad if last else grad")), "gradients"),
         # the last micro-batch's gradients only
-        (
-            but(CARRY, ("            y.backward(grad)", "            stage.zero_grad(); y.backward(grad)")),
-            "gradients",
-        ),
+        (but(CARRY, ("            y.backward(grad)", "            stage.zero_grad(); y.backward(grad)")), "gradients"),
         # the gradient of another micro-batch: a stack
         (but(CARRY, ("x, y = live.pop(i)", "x, y = live.pop(max(live))")), "gradients"),
         # nobody sends back

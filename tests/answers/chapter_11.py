@@ -84,21 +84,10 @@ WRONG = {
         (but(PLACE, ("place = {}\n    " + DOWN, "place = {}\n    for axis in order:")), COUNTS),
         (but(PLACE, ("stride = 0, 1\n    " + DOWN, "stride = 0, 1\n    for axis in order:")), WORTH),
         # the order of the names in sizes
-        (
-            but(PLACE, ("place = {}\n    " + DOWN, "place = {}\n    for axis in reversed(list(sizes)):")),
-            COUNTS,
-        ),
-        (
-            but(
-                PLACE, ("stride = 0, 1\n    " + DOWN, "stride = 0, 1\n    for axis in reversed(list(sizes)):")
-            ),
-            WORTH,
-        ),
+        (but(PLACE, ("place = {}\n    " + DOWN, "place = {}\n    for axis in reversed(list(sizes)):")), COUNTS),
+        (but(PLACE, ("stride = 0, 1\n    " + DOWN, "stride = 0, 1\n    for axis in reversed(list(sizes)):")), WORTH),
         # always the usual order
-        (
-            but(PLACE, ("place = {}\n", 'place = {}\n    order = ("pp", "dp", "tp")\n')),
-            "KeyError|places",
-        ),
+        (but(PLACE, ("place = {}\n", 'place = {}\n    order = ("pp", "dp", "tp")\n')), "KeyError|places"),
         # multiplied too early: strides of the axis itself
         (
             but(
@@ -133,10 +122,7 @@ WRONG = {
         # not divided at all
         (but(PLACE, ("        rank = rank // sizes[axis]\n", "")), COUNTS),
         # axes of one rank are left out
-        (
-            but(PLACE, ("    return place", "    return {a: p for a, p in place.items() if sizes[a] > 1}")),
-            "places",
-        ),
+        (but(PLACE, ("    return place", "    return {a: p for a, p in place.items() if sizes[a] > 1}")), "places"),
         # a tuple
         (
             but(PLACE, ("    return place", "    return tuple(place[axis] for axis in order)")),
@@ -260,10 +246,7 @@ WRONG = {
         (but(SENT, ("2 * (n - 1) / n", "2 * (n - 1)")) + BEST, r"one node.*2\(n − 1\)/n"),
         # so many all-reduces
         (but(SENT, ("4 * work", "2 * work")) + BEST, "one node.*four for each layer"),
-        (
-            but(SENT, ('4 * work["layers"] * work["m"]', '4 * work["m"]')) + BEST,
-            "one node.*four for each layer",
-        ),
+        (but(SENT, ('4 * work["layers"] * work["m"]', '4 * work["m"]')) + BEST, "one node.*four for each layer"),
         (but(SENT, ('4 * work["layers"] * work["m"]', '4 * work["layers"]')) + BEST, "one node.*micro-batch"),
         (but(SENT, ('work["dp"] if', 'work["m"] * work["dp"] if')) + BEST, "one node.*one along dp"),
         # half of it to either neighbour
@@ -309,8 +292,7 @@ WRONG = {
         (but(SENT, ("[(here + 1, each)] * (here + 1 < n) + ", "")) + BEST, "one node.*activations forward"),
         # for each layer
         (
-            but(SENT, ('each = work["m"] * work["tp"]', 'each = work["layers"] * work["m"] * work["tp"]'))
-            + BEST,
+            but(SENT, ('each = work["m"] * work["tp"]', 'each = work["layers"] * work["m"] * work["tp"]')) + BEST,
             "one node.*m activations forward",
         ),
         # which node
@@ -336,15 +318,9 @@ WRONG = {
             "tp over two nodes.*the next rank of a ring decides",
         ),
         # the usual order, whatever is asked for
-        (
-            but(SENT, ("    place = coord", '    order = ("pp", "dp", "tp")\n    place = coord')) + BEST,
-            "ask `order`",
-        ),
+        (but(SENT, ("    place = coord", '    order = ("pp", "dp", "tp")\n    place = coord')) + BEST, "ask `order`"),
         # the usual order is best
-        (
-            SENT + '\ndef best_order(sizes, k, work): return ("pp", "dp", "tp")',
-            "bytes across.*depends on the bytes",
-        ),
+        (SENT + '\ndef best_order(sizes, k, work): return ("pp", "dp", "tp")', "bytes across.*depends on the bytes"),
         # innermost first
         (SENT + but(BEST, ("return best", "return best[::-1]")), "bytes across.*each of the six"),
         # of rank 0 only
@@ -387,20 +363,14 @@ WRONG = {
         (but(NORM, ('copies *= sizes["tp"]', "pass")), "1 × 1 × 2.*not in `split` is the same on both"),
         (but(NORM, ("copies *= min", "copies = copies or min")), "2 × 1 × 1.*the one that both hold"),
         # slices as if they were copies
-        (
-            but(NORM, ("if name not in split: ", "")),
-            "1 × 1 × 2.*slices of a weight that is cut are different",
-        ),
+        (but(NORM, ("if name not in split: ", "")), "1 × 1 × 2.*slices of a weight that is cut are different"),
         (but(NORM, ("not in split", "in split")), "1 × 1 × 2"),
         # the tied weight as often as there are stages; twice in one stage, too
         (but(NORM, ('min(2, sizes["pp"])', 'sizes["pp"]')), "3 × 1 × 2.*only the first and the last"),
         (but(NORM, ('min(2, sizes["pp"])', "2")), "1 × 1 × 1"),
         # a mean over all ranks
         (but(NORM, (" / copies", " / dist.get_world_size()")), "1 × 1 × 2"),
-        (
-            but(NORM, ("return total.sqrt()", "total /= dist.get_world_size()\n    return total.sqrt()")),
-            "1 × 1 × 2",
-        ),
+        (but(NORM, ("return total.sqrt()", "total /= dist.get_world_size()\n    return total.sqrt()")), "1 × 1 × 2"),
         # norms are added up
         (
             but(NORM, ("(grad * grad).sum() / copies", "grad.norm() / copies")),
@@ -421,19 +391,14 @@ WRONG = {
         # no root
         (but(NORM, ("total.sqrt().item()", "total.item()")), "1 × 1 × 1.*the root"),
         # the largest
-        (
-            but(NORM, ("dist.all_reduce(total)", "dist.all_reduce(total, dist.ReduceOp.MAX)")),
-            "1 × 1 × 2",
-        ),
+        (but(NORM, ("dist.all_reduce(total)", "dist.all_reduce(total, dist.ReduceOp.MAX)")), "1 × 1 × 2"),
         # in single precision
         (but(NORM, ("dtype=torch.float64", "dtype=torch.float32")), "1 × 1 × 1"),
         # found on rank 0, and nobody is told
         (but(NORM, ("dist.all_reduce(total)", "dist.reduce(total, 0)")), "1 × 1 × 2"),
         # the embedding is left out
         (
-            but(
-                NORM, ("        copies = sizes", "        if name in tied: continue\n        copies = sizes")
-            ),
+            but(NORM, ("        copies = sizes", "        if name in tied: continue\n        copies = sizes")),
             "1 × 1 × 1",
         ),
         # the tied weight on the first stage only: right; but on the first rank of the whole mesh it is not
@@ -450,13 +415,7 @@ WRONG = {
         # gradients are squared in place
         (but(NORM, ("(grad * grad).sum()", "grad.square_().sum()")), "gradients as they were.*only looks"),
         (
-            but(
-                NORM,
-                (
-                    "for name, grad in grads.items():",
-                    "for name in list(grads):\n        grad = grads.pop(name)",
-                ),
-            ),
+            but(NORM, ("for name, grad in grads.items():", "for name in list(grads):\n        grad = grads.pop(name)")),
             "gradients as they were",
         ),
         # a call for each parameter, for each axis
@@ -472,10 +431,7 @@ WRONG = {
     return total.sqrt()""",
             "calls.*sum up on the rank first",
         ),
-        (
-            but(NORM, ("    dist.all_reduce(total)\n", "    dist.all_reduce(total)\n    dist.barrier()\n")),
-            "calls",
-        ),
+        (but(NORM, ("    dist.all_reduce(total)\n", "    dist.all_reduce(total)\n    dist.barrier()\n")), "calls"),
         # a number for each kind of weight
         (
             """def grad_norm(grads, split, tied, sizes, place):
@@ -731,10 +687,7 @@ def grad_norm(grads, split, tied, sizes, place):
         # waited for later
         but(
             NORM,
-            (
-                "    dist.all_reduce(total)\n",
-                "    work = dist.all_reduce(total, async_op=True)\n    work.wait()\n",
-            ),
+            ("    dist.all_reduce(total)\n", "    work = dist.all_reduce(total, async_op=True)\n    work.wait()\n"),
         ),
         # kinds summed up on the rank, then one number
         """def grad_norm(grads, split, tied, sizes, place):

@@ -80,10 +80,7 @@ WRONG = {
         # powers of two only
         (but(LAYOUTS, ("range(1, gpus_per_node + 1)", "(1, 2, 4, 8)")), "a node of 6: yours"),
         # tensor parallel fills the node, by the rule of thumb
-        (
-            but(LAYOUTS, ("range(1, gpus_per_node + 1)", "[gpus_per_node]")),
-            "layers: yours.*should be",
-        ),
+        (but(LAYOUTS, ("range(1, gpus_per_node + 1)", "[gpus_per_node]")), "layers: yours.*should be"),
         # layers need not be equal
         (but(LAYOUTS, ("num_layers % p or ", "")), "a small one|layers"),
         # a layer a stage left out
@@ -153,16 +150,11 @@ WRONG = {
         # full: forgotten that a layer runs again, or once for every layer, or every micro-batch
         (but(FIT, ('none if recompute == "full" else 0', "0")), "full.*once, while a layer runs again"),
         (
-            but(
-                FIT,
-                ('none if recompute == "full" else 0', 'layers // p * none if recompute == "full" else 0'),
-            ),
+            but(FIT, ('none if recompute == "full" else 0', 'layers // p * none if recompute == "full" else 0')),
             "full.*once",
         ),
         (
-            but(
-                FIT, ('none if recompute == "full" else 0', 'min(p, m) * none if recompute == "full" else 0')
-            ),
+            but(FIT, ('none if recompute == "full" else 0', 'min(p, m) * none if recompute == "full" else 0')),
             "full.*once",
         ),
         (but(FIT, ('"full": 2 * s * b * h}', '"full": 2 * s * b * h / t}')), "full.*not divided by t"),
@@ -172,10 +164,7 @@ WRONG = {
         (
             but(
                 FIT,
-                (
-                    "for b in range(1, copy + 1) if copy % b == 0 and",
-                    "for b in (1, 2, 4, 8, 16) if copy % b == 0 and",
-                ),
+                ("for b in range(1, copy + 1) if copy % b == 0 and", "for b in (1, 2, 4, 8, 16) if copy % b == 0 and"),
             ),
             "divisors of 105|largest micro-batch",
         ),
@@ -192,10 +181,7 @@ WRONG = {
         (but(FIT, ("range(1, copy + 1)", "range(1, copy)")), "all of it fits.*all of batch"),
         # somebody else counts
         (
-            but(
-                FIT,
-                ("    state = n", "    state = training_state(n, d, zero, 2, 2, 12).total\n    other = n"),
-            ),
+            but(FIT, ("    state = n", "    state = training_state(n, d, zero, 2, 2, 12).total\n    other = n")),
             "calls course_lib.cost.memory: write here",
         ),
         ("stage_bytes = held\n" + LARGEST, "calls course_lib.cost"),
@@ -239,10 +225,7 @@ WRONG = {
         # never stops
         (but(FASTEST, ("break", "pass")), "timed, .*stop in time"),
         # the largest bound first
-        (
-            but(FASTEST, ("key=bound)", "key=bound, reverse=True)"), ("break", "continue")),
-            "timed, .*smallest first",
-        ),
+        (but(FASTEST, ("key=bound)", "key=bound, reverse=True)"), ("break", "continue")), "timed, .*smallest first"),
         # the first that fits
         (
             """def fastest(candidates, memory, seconds, bound, limit):
@@ -272,10 +255,7 @@ WRONG = {
             "memory for nothing.*None if no candidate fits",
         ),
         (
-            but(
-                FASTEST,
-                ("    return best", "    if best is None: raise ValueError('nothing')\n    return best"),
-            ),
+            but(FASTEST, ("    return best", "    if best is None: raise ValueError('nothing')\n    return best")),
             "ValueError",
         ),
         # asked twice
@@ -290,9 +270,7 @@ WRONG = {
             "calls of seconds for one candidate.*dear to ask twice",
         ),
         (
-            but(
-                FASTEST, ("if memory(c) > limit: continue", "if memory(c) > limit or memory(c) < 0: continue")
-            ),
+            but(FASTEST, ("if memory(c) > limit: continue", "if memory(c) > limit or memory(c) < 0: continue")),
             "calls of memory for one candidate",
         ),
         # what just fits is thrown away: half of the limit
@@ -329,21 +307,12 @@ WRONG = {
         (
             but(
                 WHY,
-                (
-                    "key=lambda k: mine.seconds[k] - best.seconds[k]",
-                    "key=lambda k: best.seconds[k] - mine.seconds[k]",
-                ),
+                ("key=lambda k: mine.seconds[k] - best.seconds[k]", "key=lambda k: best.seconds[k] - mine.seconds[k]"),
             ),
             "which kind or part.*mine - best",
         ),
         (
-            but(
-                WHY,
-                (
-                    "part, mine.seconds[part] - best",
-                    "part, best.seconds[part] - mine.seconds[part] + 0 * best",
-                ),
-            ),
+            but(WHY, ("part, mine.seconds[part] - best", "part, best.seconds[part] - mine.seconds[part] + 0 * best")),
             "how much.*seconds lost",
         ),
         # the whole difference
@@ -370,10 +339,7 @@ WRONG = {
         # memory forgotten
         (but(WHY, ("held > limit", "False")), "memory, time or best.*sum of all kinds"),
         # one kind against the limit
-        (
-            but(WHY, ("held > limit", "max(mine.memory.values()) > limit")),
-            "memory, time or best.*sum of all kinds",
-        ),
+        (but(WHY, ("held > limit", "max(mine.memory.values()) > limit")), "memory, time or best.*sum of all kinds"),
         (but(WHY, ("sum(mine.memory.values())", "mine.memory['activations']")), "memory, time or best"),
         # exactly the limit is taken for too much
         (but(WHY, ("held > limit", "held >= limit")), "memory, time or best.*as much as limit"),
@@ -416,12 +382,7 @@ RIGHT = {
         # a set
         but(LAYOUTS, ("found = []", "found = set()"), ("append", "add")),
         # one after the other
-        but(
-            LAYOUTS,
-            ("    found = []\n", ""),
-            ("found.append((p, d, t))", "yield p, d, t"),
-            ("    return found", ""),
-        ),
+        but(LAYOUTS, ("    found = []\n", ""), ("found.append((p, d, t))", "yield p, d, t"), ("    return found", "")),
         # from the divisors of the number of GPUs
         """def divides(n): return [k for k in range(1, int(n**0.5) + 1) if n % k == 0]
 def layouts(num_gpus, batch, num_layers, num_heads, gpus_per_node):

@@ -130,10 +130,7 @@ WRONG = {
         # the old dim for the new cut
         (but(PART, ("Shard(new), m, rank", "Shard(old), m, rank")), r"rows, then columns.*Try"),
         # always rows
-        (
-            but(PART, ("Shard(new)", "Shard(0)"), ("Shard(old)", "Shard(0)")),
-            "columns, nothing fits|IndexError",
-        ),
+        (but(PART, ("Shard(new)", "Shard(0)"), ("Shard(old)", "Shard(0)")), "columns, nothing fits|IndexError"),
         # equal parts, what is left over is lost
         (
             but(
@@ -157,25 +154,16 @@ WRONG = {
             "rows, nothing fits.*Try",
         ),
         # put together along the new dim
-        (
-            but(PART, ("torch.cat(pieces, old)", "torch.cat(pieces, new)")),
-            "rows, then columns.*Try|RuntimeError",
-        ),
+        (but(PART, ("torch.cat(pieces, old)", "torch.cat(pieces, new)")), "rows, then columns.*Try|RuntimeError"),
         # nothing to put together on a rank without rows
-        (
-            but(PART, (" if pieces else torch.zeros([b - a for a, b in mine])", "")),
-            "Error.*non-empty",
-        ),
+        (but(PART, (" if pieces else torch.zeros([b - a for a, b in mine])", "")), "Error.*non-empty"),
         # a tensor without columns either
         (
             but(PART, ("torch.zeros([b - a for a, b in mine])", "torch.empty(0)")),
             "ranks that hold nothing.*0 rows and all columns",
         ),
         # the last piece wins
-        (
-            but(PART, ("return torch.cat(pieces, old)", "return pieces[-1]")),
-            "rows, fewer ranks.*several files",
-        ),
+        (but(PART, ("return torch.cat(pieces, old)", "return pieces[-1]")), "rows, fewer ranks.*several files"),
         # in the order of the ranks that read, not of the files
         (but(PART, ("in range(n)", "in reversed(range(n))")), "rows, fewer ranks.*Try"),
         # the stop is the last one that is read
@@ -186,34 +174,19 @@ WRONG = {
         (
             but(
                 EVERY,
-                (
-                    "k = young if young >= 1 and lost(young) <= lost(young + 1) else young + 1",
-                    "k = max(1, young)",
-                ),
+                ("k = young if young >= 1 and lost(young) <= lost(young + 1) else young + 1", "k = max(1, young)"),
             ),
+            "steps.*Try",
+        ),
+        (
+            but(EVERY, ("k = young if young >= 1 and lost(young) <= lost(young + 1) else young + 1", "k = young + 1")),
             "steps.*Try",
         ),
         (
             but(
                 EVERY,
-                (
-                    "k = young if young >= 1 and lost(young) <= lost(young + 1) else young + 1",
-                    "k = young + 1",
-                ),
-            ),
-            "steps.*Try",
-        ),
-        (
-            but(
-                EVERY,
-                (
-                    "int((2 * delta * mtbf) ** 0.5 / job.step_s)",
-                    "round((2 * delta * mtbf) ** 0.5 / job.step_s)",
-                ),
-                (
-                    "k = young if young >= 1 and lost(young) <= lost(young + 1) else young + 1",
-                    "k = max(1, young)",
-                ),
+                ("int((2 * delta * mtbf) ** 0.5 / job.step_s)", "round((2 * delta * mtbf) ** 0.5 / job.step_s)"),
+                ("k = young if young >= 1 and lost(young) <= lost(young + 1) else young + 1", "k = max(1, young)"),
             ),
             "steps, (between|just above).*rounding is not enough|steps, just above.*below Young",
         ),
@@ -234,15 +207,9 @@ WRONG = {
             "lost, .*with the whole k",
         ),
         # nobody has to be restarted
-        (
-            but(EVERY, ("(k * job.step_s / 2 + job.restart_s)", "(k * job.step_s / 2)")),
-            "lost, like Llama 3.*δ/τ",
-        ),
+        (but(EVERY, ("(k * job.step_s / 2 + job.restart_s)", "(k * job.step_s / 2)")), "lost, like Llama 3.*δ/τ"),
         # restarting as a part of saving
-        (
-            but(EVERY, ("/ job.write_gb_s / 1e9", "/ job.write_gb_s / 1e9 + job.restart_s")),
-            "steps, like Llama 3.*Try",
-        ),
+        (but(EVERY, ("/ job.write_gb_s / 1e9", "/ job.write_gb_s / 1e9 + job.restart_s")), "steps, like Llama 3.*Try"),
         # a failure costs all of τ
         (
             but(
@@ -283,10 +250,7 @@ WRONG = {
         (
             but(
                 FAULT,
-                (
-                    '"one forgotten"\n',
-                    '"one forgotten" if letters["bias"] != good["bias"] else "no all-reduce"\n',
-                ),
+                ('"one forgotten"\n', '"one forgotten" if letters["bias"] != good["bias"] else "no all-reduce"\n'),
             ),
             "which one differs|for every tensor",
         ),
@@ -304,10 +268,7 @@ WRONG = {
         # half of the copies instead of twice the gradient
         (but(FAULT, ("ratio - run.layout.dp", "1 / ratio - run.layout.dp")), "exactly layout.dp times"),
         # four ranks, not two copies
-        (
-            but(FAULT, ("ratio - run.layout.dp", "ratio - len(run.ranks)")),
-            "exactly layout.dp times|exactly m times",
-        ),
+        (but(FAULT, ("ratio - run.layout.dp", "ratio - len(run.ranks)")), "exactly layout.dp times|exactly m times"),
         (but(FAULT, ("ratio - run.layout.dp", "ratio - 2")), "exactly layout.dp times"),
         # m as in the lesson
         (but(FAULT, ("ratio - run.m", "ratio - 3")), "exactly m times|exactly layout.dp"),
@@ -358,10 +319,7 @@ WRONG = {
             but(KEEP, ("    trainer.model.load_state_dict(model)\n", "")),
             "weights after loading.*state_dict, on both ranks",
         ),
-        (
-            but(KEEP, ("    trainer.optimizer.load_state_dict(optimizer)\n", "")),
-            "optimizer after loading.*two moments",
-        ),
+        (but(KEEP, ("    trainer.optimizer.load_state_dict(optimizer)\n", "")), "optimizer after loading.*two moments"),
         (
             but(KEEP, ("    trainer.schedule.load_state_dict(schedule)\n", "")),
             "rate after loading.*learning rate begins anew",
@@ -372,9 +330,7 @@ WRONG = {
             "rows after loading.*left of this epoch",
         ),
         (
-            but(
-                KEEP, ('    torch.set_rng_state(torch.load(folder / f"random{dist.get_rank()}"))', "    pass")
-            ),
+            but(KEEP, ('    torch.set_rng_state(torch.load(folder / f"random{dist.get_rank()}"))', "    pass")),
             "dropout after loading.*get_rng_state",
         ),
         # rank 0's random numbers for all
@@ -468,21 +424,14 @@ WRONG = {
         ),
         # builds something with random values after the random state is back
         (
-            but(
-                KEEP,
-                ("    model, optimizer, schedule =", "    later = None\n    model, optimizer, schedule ="),
-            )
+            but(KEEP, ("    model, optimizer, schedule =", "    later = None\n    model, optimizer, schedule ="))
             + "\n    nn.Linear(8, 8)",
             "dropout after loading.*as the last thing",
         ),
         # float32 halves the files
         (
             but(
-                KEEP,
-                (
-                    "trainer.model.state_dict(),",
-                    "{k: v.float() for k, v in trainer.model.state_dict().items()},",
-                ),
+                KEEP, ("trainer.model.state_dict(),", "{k: v.float() for k, v in trainer.model.state_dict().items()},")
             ),
             "weights after loading",
         ),
@@ -713,10 +662,7 @@ def save_every(job):
         but(
             FAULT,
             ("    gone =", "    weights = [rank['weights'] for rank in run.ranks]\n    gone ="),
-            (
-                "    if drifted:",
-                "    for w in weights:\n        for t in w.values(): t.zero_()\n    if drifted:",
-            ),
+            ("    if drifted:", "    for w in weights:\n        for t in w.values(): t.zero_()\n    if drifted:"),
         ),
         # the losses of copies, rounded, and by sets of ranks
         but(

@@ -118,9 +118,7 @@ def report(run):
 def main():
     """Print milliseconds, ratios and megabytes a rank by mask, ranks and length."""
     cores = os.cpu_count()
-    print(
-        f"{BATCH} x {HEADS} heads of {HEAD_WIDTH}, float32, {cores} cores; medians, of ratios also the quartiles"
-    )
+    print(f"{BATCH} x {HEADS} heads of {HEAD_WIDTH}, float32, {cores} cores; medians, of ratios also the quartiles")
     for causal, c, lengths in RUNS:
         for s in lengths:
             print(f"{'causal' if causal else 'no mask'}, {c} rank{'s' * (c > 1)}, {s} tokens", flush=True)

@@ -22,9 +22,7 @@ def plans(count):
         recompute = draw.choice(("none", "selective", "full"))
         batch = dp * microbatch * pp * draw.randint(1, 20)
         try:
-            plan = Plan(
-                pp, dp, tp, batch, microbatch, chunks if pp > 1 else 1, recompute, draw.random() < 0.5
-            )
+            plan = Plan(pp, dp, tp, batch, microbatch, chunks if pp > 1 else 1, recompute, draw.random() < 0.5)
             plan.check_fits(model)
         except ValueError:
             continue
@@ -47,9 +45,7 @@ def main():
                 memory_use(model, plan)
                 step_time(model, plan, system, 1.1)
             blocks.append((time.perf_counter() - begin) / 500 * 1e3)
-        print(
-            f"  {name:22s}{statistics.median(blocks):8.4f} ms a layout ({min(blocks):.4f} to {max(blocks):.4f})"
-        )
+        print(f"  {name:22s}{statistics.median(blocks):8.4f} ms a layout ({min(blocks):.4f} to {max(blocks):.4f})")
 
 
 if __name__ == "__main__":

@@ -53,12 +53,7 @@ WRAPS = {
     "fully_shard": fsdp2,
 }
 REDUCES_ALL = ("ours, bucketed", "DDP")  # the others gather and scatter
-AGAINST = {
-    "ours, bucketed": "DDP",
-    "ours, ZeRO-2": "DDP",
-    "ours, sharded": "fully_shard",
-    "fully_shard": "DDP",
-}
+AGAINST = {"ours, bucketed": "DDP", "ours, ZeRO-2": "DDP", "ours, sharded": "fully_shard", "fully_shard": "DDP"}
 
 
 def stepper(name, build):
@@ -100,9 +95,7 @@ def measure(build):
     whole = torch.ones(RATE_BYTES // 4)
     rates = {
         "all-reduce": rate_of(lambda: dist.all_reduce(whole)),
-        "all-gather": rate_of(
-            lambda: dist.all_gather_single(torch.empty_like(whole), whole[: len(whole) // n])
-        ),
+        "all-gather": rate_of(lambda: dist.all_gather_single(torch.empty_like(whole), whole[: len(whole) // n])),
     }
     psi = sum(p.nbytes for p in build()[0].parameters())
     return seconds, psi, rates
@@ -137,14 +130,11 @@ def main():
         for n in (2, 4):
             run = launch(measure, n, build, timeout_s=300)
             _, psi, rates = run[0]
-            slowest = {
-                name: [max(times) for times in zip(*(rank[0][name] for rank in run))] for name in WRAPS
-            }
+            slowest = {name: [max(times) for times in zip(*(rank[0][name] for rank in run))] for name in WRAPS}
             alone = statistics.median(slowest["compute alone"])
             print(
                 f"{build.__name__}, {n} ranks: {psi / 1e6:.2f} MB of parameters. GB/s of one collective of "
-                f"{RATE_BYTES >> 20} MB: "
-                + ", ".join(f"{name} {rate / 1e9:.2f}" for name, rate in rates.items())
+                f"{RATE_BYTES >> 20} MB: " + ", ".join(f"{name} {rate / 1e9:.2f}" for name, rate in rates.items())
             )
             for name, values in slowest.items():
                 step_s, still_s, cpu_s, sent_bytes = profile(name, build, n)
@@ -153,9 +143,7 @@ def main():
                 sending = sent_bytes / (share * (n - 1) / n) / rate
                 line = f"  {name:15s}{1000 * statistics.median(values):7.1f} ms  sends {sent_bytes / 1e6:5.2f} MB"
                 line += f"  bound {1000 * max(alone, sending):5.1f} to {1000 * (alone + sending):5.1f}"
-                line += (
-                    f"  by itself {1000 * step_s:5.1f}: waits {1000 * still_s:5.1f}, CPU {1000 * cpu_s:5.1f}"
-                )
+                line += f"  by itself {1000 * step_s:5.1f}: waits {1000 * still_s:5.1f}, CPU {1000 * cpu_s:5.1f}"
                 if name in AGAINST:
                     line += f"  {ratio(values, slowest[AGAINST[name]])} x {AGAINST[name]}"
                 print(line, flush=True)

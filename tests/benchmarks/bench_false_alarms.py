@@ -43,10 +43,7 @@ def main():
         assert list(run) == [world_size] * world_size
         operations += len(run.trace.events)
         if (number + 1) % 250 == 0:
-            print(
-                f"  {number + 1} runs, {operations:,} operations, {time.monotonic() - begin:.0f} s",
-                flush=True,
-            )
+            print(f"  {number + 1} runs, {operations:,} operations, {time.monotonic() - begin:.0f} s", flush=True)
     for seed in range(first, first + count // 40):
         try:
             launch(put_aside_in_a_pipeline, 3, seed, random_legal(3, 4, random.Random(seed)))

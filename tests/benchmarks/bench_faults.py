@@ -69,9 +69,7 @@ def main():
             row += f"{statistics.median(found):9.2f} ({max(found):.2f})"
         print(f"{fault.__name__.replace('_', ' '):28s}{row}", flush=True)
     cuts = statistics.quantiles(every, n=100)
-    print(
-        f"all {len(every)}: median {cuts[49]:.2f} s, 95th percentile {cuts[94]:.2f} s, largest {max(every):.2f} s"
-    )
+    print(f"all {len(every)}: median {cuts[49]:.2f} s, 95th percentile {cuts[94]:.2f} s, largest {max(every):.2f} s")
     try:
         begin = time.monotonic()
         launch(never_comes, 4, timeout_s=1)

@@ -40,10 +40,7 @@ def calls_alone():
 
 def report(title, seconds):
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    parts = [
-        statistics.median(seconds["with"][k::5]) / statistics.median(seconds["without"][k::5])
-        for k in range(5)
-    ]
+    parts = [statistics.median(seconds["with"][k::5]) / statistics.median(seconds["without"][k::5]) for k in range(5)]
     print(
         f"{title:42s}{1e6 * medians['without']:8.1f} µs without{1e6 * medians['with']:8.1f} µs with   "
         f"ratio {medians['with'] / medians['without']:.3f} (each fifth of the rounds: {min(parts):.3f} to {max(parts):.3f})"

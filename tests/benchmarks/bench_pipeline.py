@@ -18,14 +18,7 @@ from course_lib.data import text_batch
 from course_lib.models.gpt import GPT
 from course_lib.parallel.pipeline import run_pipeline
 from course_lib.parallel.stages import cut, pipeline_stages
-from course_lib.schedules import (
-    dualpipe_v,
-    gpipe,
-    interleaved,
-    one_f_one_b,
-    zb_h1,
-    zb_v,
-)
+from course_lib.schedules import dualpipe_v, gpipe, interleaved, one_f_one_b, zb_h1, zb_v
 from course_lib.simulate import Costs, simulate
 from tests.benchmarks.turns import in_turns, ratio
 
@@ -66,9 +59,7 @@ def their_step(name):
     def step():
         module.zero_grad()
         losses = []
-        schedule.step(
-            *([x] if rank == 0 else []), **({"target": y, "losses": losses} if rank == p - 1 else {})
-        )
+        schedule.step(*([x] if rank == 0 else []), **({"target": y, "losses": losses} if rank == p - 1 else {}))
         return torch.stack(losses).mean() if losses else None
 
     return step
@@ -121,9 +112,7 @@ def main():
         assert max(losses) - min(losses) < 1e-4, losses
         seconds = run[0][0]
         alone = max(statistics.median(rank[0]["work alone"]) for rank in run)
-        print(
-            f"GPT of 8 layers, {p} ranks, {MICROBATCHES} micro-batches of {BATCH // MICROBATCHES} x {CONTEXT} tokens"
-        )
+        print(f"GPT of 8 layers, {p} ranks, {MICROBATCHES} micro-batches of {BATCH // MICROBATCHES} x {CONTEXT} tokens")
         for name, values in seconds.items():
             line = f"  {name:15s}{1000 * statistics.median(values):7.1f} ms"
             if name == "work alone":

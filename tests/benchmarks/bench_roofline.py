@@ -8,17 +8,7 @@ import statistics
 import torch
 from torch.nn import functional as F
 
-from course_lib.cost.machine import (
-    LENGTH,
-    Operation,
-    copy,
-    dot,
-    linear,
-    matmul,
-    predicted_and_measured,
-    relu,
-    total,
-)
+from course_lib.cost.machine import LENGTH, Operation, copy, dot, linear, matmul, predicted_and_measured, relu, total
 
 ROUNDS, TOLERANCE, ENOUGH = 10, 0.25, 0.9
 WIDTH = 4096
@@ -83,9 +73,7 @@ def main():
             good = sum(abs(ratio - 1) <= TOLERANCE for ratio in found)
             each = " ".join(f"{ratio:5.2f}" for ratio in found)
             middle = f"{min(found):5.2f} {statistics.median(found):5.2f} {max(found):5.2f}"
-            print(
-                f"  {operation.name:31s}{each}   {middle}   {good:2d} {'✓' if good >= ENOUGH * ROUNDS else ''}"
-            )
+            print(f"  {operation.name:31s}{each}   {middle}   {good:2d} {'✓' if good >= ENOUGH * ROUNDS else ''}")
 
 
 if __name__ == "__main__":

@@ -56,10 +56,7 @@ def dtensor(model, sequence_parallel):
     }
     if sequence_parallel:
         block_plan |= {"ln1": SequenceParallel(), "ln2": SequenceParallel()}
-        plan |= {
-            "ln_f": SequenceParallel(),
-            "wpe": RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(0)),
-        }
+        plan |= {"ln_f": SequenceParallel(), "wpe": RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(0))}
     for block in model.blocks:
         parallelize_module(block, mesh, block_plan)
     return parallelize_module(model, mesh, plan)
@@ -156,9 +153,7 @@ def main():
         run = launch(measure, n, timeout_s=300)
         _, losses, rate = run[0]
         assert max(losses[name] for name in AGAINST) - min(losses[name] for name in AGAINST.values()) < 1e-4
-        slowest = {
-            name: [max(times) for times in zip(*(rank[0][name] for rank in run))] for name in STRATEGIES
-        }
+        slowest = {name: [max(times) for times in zip(*(rank[0][name] for rank in run))] for name in STRATEGIES}
         alone_s = statistics.median(slowest["compute alone"])
         print(f"GPT of 8 layers, {n} ranks; an all-reduce as in a block: {rate / 1e9:.2f} GB/s")
         for name, values in slowest.items():

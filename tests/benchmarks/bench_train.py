@@ -45,11 +45,7 @@ def main():
         f"{time.perf_counter() - begin:.0f} s with the start of the ranks, {run[0]['tokens_per_s']:,.0f} tokens/s; "
         f"the mean of 20 steps is below 2.3 from step {below} on"
     )
-    for name, changed in (
-        ("dp 4", {}),
-        ("dp 4, ZeRO-1", {"zero": 1}),
-        ("dp 2 × tp 2, ZeRO-3", {"tp": 2, "zero": 3}),
-    ):
+    for name, changed in (("dp 4", {}), ("dp 4, ZeRO-1", {"zero": 1}), ("dp 2 × tp 2, ZeRO-3", {"tp": 2, "zero": 3})):
         with tempfile.TemporaryDirectory() as folder:
             best = launch(checkpoints, 4, replace(options, **changed), folder, timeout_s=300)
         save, load = max(best)

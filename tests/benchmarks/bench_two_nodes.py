@@ -8,20 +8,7 @@ import re
 from tests.two_nodes import run_on_two_nodes, unshare
 
 STEPS = 15
-ARGUMENTS = [
-    "--tp",
-    "2",
-    "--dp",
-    "2",
-    "--batch",
-    "32",
-    "--layers",
-    "4",
-    "--steps",
-    str(STEPS),
-    "--warmup",
-    "5",
-]
+ARGUMENTS = ["--tp", "2", "--dp", "2", "--batch", "32", "--layers", "4", "--steps", str(STEPS), "--warmup", "5"]
 ORDERS = {"tp inside a node, dp across": "dp,tp", "tp across nodes, dp inside": "tp,dp"}
 CABLES = {"without a limit": {}, "100 Mbit/s": {"mbit": 100}}
 
@@ -35,9 +22,7 @@ def main():
     for where, order in ORDERS.items():
         row = []
         for cable in CABLES.values():
-            run = run_on_two_nodes(
-                ["-m", "course_lib.train", *ARGUMENTS, "--order", order], timeout_s=300, **cable
-            )
+            run = run_on_two_nodes(["-m", "course_lib.train", *ARGUMENTS, "--order", order], timeout_s=300, **cable)
             speed = re.search(rf"{STEPS} steps in \S+, ([\d,]+) tokens/s", run.stdout)
             assert speed, run.stdout
             row.append(32 * 64 / float(speed[1].replace(",", "")))

@@ -34,12 +34,7 @@ for way in (True, False):
 CHANGES = {  # what is chosen in turn, of pictures in tests/every_picture.py
     "one mark, frames": [{"on": True}, {"on": False}],
     "one mark, kernel": [{"on": True}, {"on": False}],
-    "sharding": [
-        {"world_size": 4},
-        {"world_size": 3},
-        {"placement": "replicate"},
-        {"placement": "shard dim 0"},
-    ],
+    "sharding": [{"world_size": 4}, {"world_size": 3}, {"placement": "replicate"}, {"placement": "shard dim 0"}],
     "sharding of a model": [{"world_size": 8}, {"world_size": 2}],
     "product": [{"world_size": 4}, {"world_size": 2}],
     "transformer block": [{"t": 2}, {"t": 8}, {"t": 4}],
@@ -53,10 +48,7 @@ CHANGES = {  # what is chosen in turn, of pictures in tests/every_picture.py
     "memory": [{"tp": 2}, {"tp": 4}, {"zero": 1}, {"zero": 0}],
     "roofline": [{"tokens": 1024}, {"tokens": 2048}],
     "planner": [{"mark": 5}, {"mark": 9}, {"zero": 1}, {"zero": "any"}],
-    "prediction": [
-        {"answer": 0},
-        {"answer": 1},
-    ],  # the last: until it is answered, what follows is covered by a blur
+    "prediction": [{"answer": 0}, {"answer": 1}],  # the last: until it is answered, what follows is covered by a blur
 }
 # Chooses, and resolves to the ms until the browser has painted what was chosen.
 MEASURE = """async ([index, changes]) => {
@@ -83,17 +75,13 @@ def main():
     for folder in ("notebooks", "solutions", "exercises"):
         (home / "course" / folder).mkdir(parents=True)
     root = Path(__file__).resolve().parents[2]
-    setup = (
-        f"import sys; sys.path.insert(0, {str(root)!r})\nfrom tests.every_picture import PICTURES" + ONE_MARK
-    )
+    setup = f"import sys; sys.path.insert(0, {str(root)!r})\nfrom tests.every_picture import PICTURES" + ONE_MARK
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     cells = [nbformat.v4.new_code_cell(setup)]
     for name in CHANGES:
         cells.append(nbformat.v4.new_markdown_cell("As in a lesson, text stands between pictures.\n\n" * 40))
         cells.append(nbformat.v4.new_code_cell(f"PICTURES[{name.split(', laid')[0]!r}]()"))
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=cells, metadata=kernel), home / "course/notebooks/all.ipynb"
-    )
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), home / "course/notebooks/all.ipynb")
     lab = Lab(home / "course", home)
     try:
         lab.wait_until_ready()
@@ -124,9 +112,7 @@ def measure(page, index, name, changes, least):
         times += [] if taken is None else [taken]
     cell = page.locator(".jp-Notebook .jp-Cell").nth(index)
     marks = cell.locator(".stage svg > g > *").count()
-    way = cell.locator(".course-picture").evaluate(
-        "node => (node.parentElement.picture.block ? 'frames' : 'kernel')"
-    )
+    way = cell.locator(".course-picture").evaluate("node => (node.parentElement.picture.block ? 'frames' : 'kernel')")
     ordered = sorted(times[5:])
     median, late = statistics.median(ordered), ordered[int(0.95 * len(ordered))]
     beyond = median - least.setdefault(way, median)

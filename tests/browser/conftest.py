@@ -27,9 +27,7 @@ def lab(tmp_path_factory):
     home = tmp_path_factory.mktemp("lab")
     course = home / "course"
     for folder in ("notebooks", "solutions", "exercises"):
-        shutil.copytree(
-            ROOT / folder, course / folder, ignore=shutil.ignore_patterns("src", ".ipynb_checkpoints")
-        )
+        shutil.copytree(ROOT / folder, course / folder, ignore=shutil.ignore_patterns("src", ".ipynb_checkpoints"))
     lab = Lab(course, home)
     try:
         lab.wait_until_ready()

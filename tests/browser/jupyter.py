@@ -66,9 +66,7 @@ class Lab:
                     return
             except OSError:
                 time.sleep(0.1)
-        raise AssertionError(
-            f"JupyterLab did not answer within {within_s:.0f} s:\n{self.log.read_text()[-4000:]}"
-        )
+        raise AssertionError(f"JupyterLab did not answer within {within_s:.0f} s:\n{self.log.read_text()[-4000:]}")
 
     def stop(self, within_s: float = 20) -> None:
         """Ends the server, its kernels and their ranks; raises if any process had to be killed."""

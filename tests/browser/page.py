@@ -34,9 +34,7 @@ def open_notebook(page, lab, path: str, within_s: float = 60) -> None:
     """Opens `path` alone, without the tabs of an earlier page; returns when its first cells are on the screen."""
     page.goto(f"{lab.url}/lab/tree/{path}?reset")
     page.wait_for_function(
-        "path => window.jupyterapp?.shell?.currentWidget?.context?.path === path",
-        arg=path,
-        timeout=within_s * 1e3,
+        "path => window.jupyterapp?.shell?.currentWidget?.context?.path === path", arg=path, timeout=within_s * 1e3
     )
     page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=within_s * 1e3)
 
@@ -81,9 +79,7 @@ def text_of(cell: dict) -> str:
     """All that a cell printed, returned and raised, as text without colours."""
     parts = []
     for output in cell.get("outputs", []):
-        found = (
-            output.get("text") or output.get("data", {}).get("text/plain") or output.get("traceback") or ""
-        )
+        found = output.get("text") or output.get("data", {}).get("text/plain") or output.get("traceback") or ""
         parts.append(found if isinstance(found, str) else "\n".join(found))
     return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(parts))
 

@@ -14,9 +14,7 @@ def place(widget):
 
 def flying(widget):
     """How many chips are on their way."""
-    return widget.locator(".chip").evaluate_all(
-        "nodes => nodes.filter((n) => n.getAnimations().length).length"
-    )
+    return widget.locator(".chip").evaluate_all("nodes => nodes.filter((n) => n.getAnimations().length).length")
 
 
 def test_keys_and_slider_lead_through_the_steps_and_each_is_said(page):

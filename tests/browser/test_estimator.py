@@ -20,12 +20,7 @@ def test_every_control_is_there_in_its_group_and_answers(page):
     widget = mount(page, picture)
     assert widget.locator("legend").all_inner_texts() == ["Train", "Cut into", "Each step", "Save memory"]
     assert "✗ does not fit: 20.4 GB too many" in texts(widget)
-    for label, value in {
-        "model": "Llama 3 70B",
-        "GPU": "H200",
-        "ZeRO stage": "1",
-        "recomputation": "full",
-    }.items():
+    for label, value in {"model": "Llama 3 70B", "GPU": "H200", "ZeRO stage": "1", "recomputation": "full"}.items():
         widget.get_by_role("combobox", name=label, exact=True).select_option(value)
         settle(page)
     for label, value in {"tensor parallel tp": 4, "pipeline stages pp": 5, "data-parallel copies dp": 4, "batch": 160, "micro-batch": 2, "chunks per stage": 2}.items():  # fmt: skip
@@ -45,9 +40,7 @@ def test_a_change_is_chosen_by_click_and_by_keyboard_and_its_control_follows(pag
     assert said(widget).startswith("pipeline stages 8 → 16: fits: 1.35 GB to spare")
     rows(widget).nth(3).click()
     settle(page)
-    assert control(
-        widget, "pipeline stages pp"
-    ).input_value() == "16" and "✓ fits: 1.35 GB to spare" in texts(widget)
+    assert control(widget, "pipeline stages pp").input_value() == "16" and "✓ fits: 1.35 GB to spare" in texts(widget)
     rows(widget).first.focus()
     page.keyboard.press("ArrowDown")
     chosen = said(widget)

@@ -24,11 +24,7 @@ def test_course_lab_opens_the_first_lesson(lab, page):
     ("cell", "within_s", "said"),
     [
         ("print('so far so good'); 1 / 0", 60, ["cell 1 raised", "so far so good", "ZeroDivisionError"]),
-        (
-            "import time; time.sleep(600)",
-            5,
-            ["not all cells had run after 5 s", "cell 1 is the first", "sleep(600)"],
-        ),
+        ("import time; time.sleep(600)", 5, ["not all cells had run after 5 s", "cell 1 is the first", "sleep(600)"]),
     ],
 )
 def test_a_cell_that_fails_is_shown(lab, page, cell, within_s, said):

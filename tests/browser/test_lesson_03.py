@@ -20,9 +20,7 @@ def lesson(browser, lab):
     page = new_page(browser)
     open_notebook(page, lab, LESSON)
     run_all(page, within_s=240)
-    for _ in range(
-        480
-    ):  # JupyterLab calls it done at a cell that is meant to fail, while the later ones still run
+    for _ in range(480):  # JupyterLab calls it done at a cell that is meant to fail, while the later ones still run
         if all(cell["execution_count"] for cell in code_cells(page)):
             break
         page.wait_for_timeout(250)

@@ -40,9 +40,7 @@ def picture(widget):
 
 
 def test_every_cell_ran_in_order(lesson):
-    counts = [
-        cell["execution_count"] for cell in cells(lesson) if cell["cell_type"] == "code" and cell["source"]
-    ]
+    counts = [cell["execution_count"] for cell in cells(lesson) if cell["cell_type"] == "code" and cell["source"]]
     assert counts == list(range(1, len(counts) + 1))
 
 

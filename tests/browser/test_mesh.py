@@ -19,10 +19,7 @@ def middle(page, picture, rank):
 
 @pytest.mark.parametrize(
     ("make", "ranks"),
-    [
-        (lambda: mesh_explorer(rank=1), (0, 1234, 3071)),
-        (lambda: mesh_explorer(Layout(2, 2, 1, 2), 4), (3, 6)),
-    ],
+    [(lambda: mesh_explorer(rank=1), (0, 1234, 3071)), (lambda: mesh_explorer(Layout(2, 2, 1, 2), 4), (3, 6))],
 )
 def test_a_rank_is_told_when_pointed_at_and_chosen_by_a_click(page, make, ranks):
     picture = make()
@@ -32,9 +29,7 @@ def test_a_rank_is_told_when_pointed_at_and_chosen_by_a_click(page, make, ranks)
         assert said(widget).startswith(f"rank {rank} · pp ")
         page.mouse.click(*middle(page, picture, rank))
         settle(page)
-        assert picture.choices["rank"] == rank and any(
-            t.startswith(f"rank {rank} · pp") for t in texts(widget)
-        )
+        assert picture.choices["rank"] == rank and any(t.startswith(f"rank {rank} · pp") for t in texts(widget))
         assert control(widget, "rank").input_value() == str(rank)
 
 

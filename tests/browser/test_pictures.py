@@ -99,8 +99,7 @@ def boxes(n, on=False, width=760):
     if n == 7:
         raise ValueError("seven cannot be: take six or eight.")
     marks = [
-        rect(12 * i, 4, 10, 20, "rank-1 held", tip=f"box {i}", focus="boxes", sets=(("n", i + 1),))
-        for i in range(n)
+        rect(12 * i, 4, 10, 20, "rank-1 held", tip=f"box {i}", focus="boxes", sets=(("n", i + 1),)) for i in range(n)
     ]
     return Scene(
         f"{n} boxes",
@@ -128,10 +127,7 @@ def test_controls_clicks_and_rules_ask_the_kernel(page):
     control(widget, "n").fill("99")
     assert "n takes a whole number from 1 to 60" in widget.locator(".rule").inner_text()
     choose(page, n=8)
-    assert (
-        control(widget, "on").is_disabled()
-        and control(widget, "on").get_attribute("title") == "it does nothing"
-    )
+    assert control(widget, "on").is_disabled() and control(widget, "on").get_attribute("title") == "it does nothing"
 
 
 def test_enter_chooses_what_has_the_focus_and_the_focus_stays(page):
@@ -164,9 +160,7 @@ def test_without_a_kernel_the_last_picture_stays_and_it_is_said_why(page):
 
 def test_zoom_and_pan_by_buttons_keys_wheel_and_drag(page):
     def part(view, width=760):
-        return Scene(
-            "part", (Panel(width, 40, [rect(0, 0, width, 40, "box", tip="all of it")]),), zoom=(0, width)
-        )
+        return Scene("part", (Panel(width, 40, [rect(0, 0, width, 40, "box", tip="all of it")]),), zoom=(0, width))
 
     widget = mount(page, picture(part, [View(0, 10)], {"view": [0, 10]}))
 

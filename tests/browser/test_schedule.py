@@ -28,9 +28,7 @@ def point(page, words, which=0):
 
 
 def lit(page):
-    return page.evaluate(
-        "[...document.querySelectorAll('#widget .lit[aria-label]')].map((n) => n.mark.of[0]).sort()"
-    )
+    return page.evaluate("[...document.querySelectorAll('#widget .lit[aria-label]')].map((n) => n.mark.of[0]).sort()")
 
 
 def test_pointing_at_a_box_lights_what_it_needed_and_at_a_gap_tells_why(page):
@@ -77,17 +75,13 @@ def test_arrow_keys_walk_along_a_rank_and_to_the_next_and_space_plays(page):
 
 def test_time_shows_what_is_held(page):
     widget = mount(page, pipeline("GPipe", p=2, m=4))
-    held = (
-        "[...document.querySelectorAll('#widget .stage g:nth-child(3) text')].map((node) => node.textContent)"
-    )
+    held = "[...document.querySelectorAll('#widget .stage g:nth-child(3) text')].map((node) => node.textContent)"
     assert page.evaluate(held) == []
     widget.get_by_role("slider", name="step").fill("24")
     assert said(widget) == widget.locator(".where").inner_text() == "7.5 s: 2 of 2 work"
     assert page.evaluate(held) == ["4", "3"] and widget.locator("rect.veil").count() == 2
     point(page, "forward of micro-batch 2")
-    assert said(widget).startswith("rank 0, stage 0: forward of micro-batch 2"), (
-        "the veil does not hide what is below"
-    )
+    assert said(widget).startswith("rank 0, stage 0: forward of micro-batch 2"), "the veil does not hide what is below"
     choose(page, m=2)
     assert page.evaluate(held) == ["2", "2"], "time stays where it is"
 

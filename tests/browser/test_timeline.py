@@ -16,15 +16,15 @@ def press(page, *keys):
 
 
 def view(page):
-    assert list(page.widget.choices["view"]) == page.evaluate(
-        "document.querySelector('#widget').picture.choices.view"
-    )
+    assert list(page.widget.choices["view"]) == page.evaluate("document.querySelector('#widget').picture.choices.view")
     return page.widget.choices["view"]
 
 
 def focus(page, start):
     """Give the focus to the first bar of which this is said."""
-    find = "start => [...document.querySelectorAll('.stage rect')].find((node) => node.mark.tip.startsWith(start)).focus()"
+    find = (
+        "start => [...document.querySelectorAll('.stage rect')].find((node) => node.mark.tip.startsWith(start)).focus()"
+    )
     page.evaluate(find, start)
 
 
@@ -84,9 +84,7 @@ def test_zoom_and_pan_by_keys_buttons_wheel_and_drag(page):
     page.keyboard.down("Control")
     page.mouse.wheel(0, -200)
     page.keyboard.up("Control")
-    page.wait_for_function(
-        "a => document.querySelector('#widget').picture.choices.view[0] > a", arg=before[0]
-    )
+    page.wait_for_function("a => document.querySelector('#widget').picture.choices.view[0] > a", arg=before[0])
 
 
 def test_of_many_events_a_lane_tells_its_totals_and_single_ones_come_with_zoom(page):

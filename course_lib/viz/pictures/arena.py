@@ -38,9 +38,7 @@ def arena(
     return picture(build, [box], {"mine": "\n".join(" ".join(map(str, rank)) for rank in schedule.actions)})
 
 
-def judged(
-    schedule: Schedule, width: int = 760, costs: Costs | None = None, against: Iterable[Schedule] = ()
-) -> Scene:
+def judged(schedule: Schedule, width: int = 760, costs: Costs | None = None, against: Iterable[Schedule] = ()) -> Scene:
     """What is wrong with a schedule as a scene; or its picture, and a table with others."""
     width = min(width, WIDEST)
     if problem := check(schedule):

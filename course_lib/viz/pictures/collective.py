@@ -28,10 +28,7 @@ def animate(operation: str, algorithm: str | None = None, world_size: int = 4) -
     if not isinstance(world_size, int) or world_size not in SIZES:
         raise ValueError(f"animate() shows 2 to 8 ranks, not {world_size!r}: pick a number in between.")
     names = {name: name.replace("_", " + ") for name in data.ALGORITHMS[operation]}
-    controls = [
-        Choice("algorithm", names, look="buttons"),
-        Choice("world_size", SIZES, look="buttons", still=STILL),
-    ]
+    controls = [Choice("algorithm", names, look="buttons"), Choice("world_size", SIZES, look="buttons", still=STILL)]
     return picture(partial(build, operation), controls, choices, name="collective", frames=True)
 
 

@@ -18,7 +18,9 @@ GROUPS = {
     "Train": ("model", "gpu"), "Cut into": ("tp", "pp", "dp", "chunks"), "Each step": ("batch", "microbatch"),
     "Save memory": ("zero", "recompute", "sequence_parallel"),
 }  # fmt: skip
-NOT_COUNTED = "1 GB = 10⁹ bytes. Not counted: what libraries take for themselves, buffers of messages, gaps of the allocator."
+NOT_COUNTED = (
+    "1 GB = 10⁹ bytes. Not counted: what libraries take for themselves, buffers of messages, gaps of the allocator."
+)
 HINT = "Click a change, or reach it with Tab and arrow keys and press Enter. Point at a bar for its bytes."
 
 

@@ -16,11 +16,7 @@ Rows = Mapping[str, Mapping[str, float]]
 
 
 def parts(
-    rows: Rows,
-    unit: str = "s",
-    kinds: Mapping[str, str] | None = None,
-    title: str = "",
-    limit: float | None = None,
+    rows: Rows, unit: str = "s", kinds: Mapping[str, str] | None = None, title: str = "", limit: float | None = None
 ) -> Picture:
     """Draw what wholes are made of: what a step spends its time on, what is in memory.
 

@@ -55,18 +55,12 @@ def build(question: str, said: Mapping[str, str], right: int | None, answer: int
         )
         return scene(say=ready, off={} if answer != OPEN else {"lock": "choose one first"}, after="")
     off = {"answer": "locked in"}
-    truth = (
-        f"The answer: “{names[right]}”. {said[names[right]]}"
-        if right is not None
-        else "Your run below tells."
-    )
+    truth = f"The answer: “{names[right]}”. {said[names[right]]}" if right is not None else "Your run below tells."
     if answer == OPEN:
         return scene(say=truth, off=off, after="You did not predict.")
     verdict = "" if right is None else "✓ Right. " if answer == right else "✗ Not so. "
     more = f" {truth}" if answer != right else ""
-    return scene(
-        say=f"{verdict}{said[names[answer]]}{more}".strip(), off=off, after=f"You predicted: {names[answer]}"
-    )
+    return scene(say=f"{verdict}{said[names[answer]]}{more}".strip(), off=off, after=f"You predicted: {names[answer]}")
 
 
 def tally() -> Picture:
@@ -96,7 +90,5 @@ def _tally() -> Scene:
     )
     why = "A wrong one is worth most: read again what follows it." if answered > right else ""
     return Scene(
-        "Your predictions",
-        (Panel(WIDE, ROW * count + 4, marks),) if answered else (),
-        (note, why) if why else (note,),
+        "Your predictions", (Panel(WIDE, ROW * count + 4, marks),) if answered else (), (note, why) if why else (note,)
     )

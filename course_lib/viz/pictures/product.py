@@ -89,10 +89,7 @@ def product(
         raise ValueError(f"{first} ({cut[0]}) and {second} ({cut[1]}): {why}; {rule}.")
     words = "nothing", f"rows of {first}", f"columns of {second}", f"columns of {first}, rows of {second}"
     cuts, sizes = dict(zip(words, CUTS)), sorted({1, 2, 4, world_size})
-    controls = [
-        Choice("cut", words, look="buttons"),
-        Choice("world_size", sizes, look="buttons", still=(1, 2)),
-    ]
+    controls = [Choice("cut", words, look="buttons"), Choice("world_size", sizes, look="buttons", still=(1, 2))]
     choices = {"cut": words[list(CUTS).index(cut)], "world_size": world_size}
 
     def build(cut: str, world_size: int) -> Scene:

@@ -32,12 +32,7 @@ HINT = "Point at a value or at what a rank holds, or walk there with Tab and the
 
 
 def sharding(
-    what: Any,
-    world_size: int = 2,
-    placement: Placement | None = None,
-    *,
-    whole: Any = None,
-    name: str = "tensor",
+    what: Any, world_size: int = 2, placement: Placement | None = None, *, whole: Any = None, name: str = "tensor"
 ) -> Picture:
     """Draw which rank owns which part of a tensor or of a model; the reader changes world size and placement.
 
@@ -101,9 +96,7 @@ def _checked(placement: Placement | None, shape: tuple[int, ...]) -> Placement:
         return placement
     dim = normalize_dim(placement.dim, shape)
     if dim > 1:
-        raise ValueError(
-            f"sharding() draws dims 0 and 1; Shard({placement.dim}) of shape {shape} splits dim {dim}."
-        )
+        raise ValueError(f"sharding() draws dims 0 and 1; Shard({placement.dim}) of shape {shape} splits dim {dim}.")
     return Shard(dim)
 
 
@@ -227,10 +220,7 @@ def _table(ownership: Ownership) -> Panel:
     x0 = max(name_room, 60) + max(shape_room, 48)
     pitch = min(150.0, max(62.0, (760 - x0) / n))
     room, y = pitch - 10, 22.0
-    marks: list[Mark | None] = [
-        text(0, 12, "tensor", "strong"),
-        text(max(name_room, 60), 12, "shape", "strong"),
-    ]
+    marks: list[Mark | None] = [text(0, 12, "tensor", "strong"), text(max(name_room, 60), 12, "shape", "strong")]
     marks += [text(x0 + pitch * rank, 12, f"rank {rank}", "strong", of=(f"r{rank}",)) for rank in range(n)]
     wide = x0 + pitch * n
     for t, tensor in enumerate(shown):

@@ -258,10 +258,7 @@ def _words(lanes: Lanes) -> tuple[str, tuple[str, ...], str]:
     """Title, notes, and all in words."""
     of = {name: f"{name}: " if name else "" for name in lanes.traces}
     notes = [of[name] + note for name, trace in lanes.traces.items() for note in trace.notes()]
-    alt = [
-        f"{name}: {str(trace).splitlines()[0]}" if name else str(trace)
-        for name, trace in lanes.traces.items()
-    ]
+    alt = [f"{name}: {str(trace).splitlines()[0]}" if name else str(trace) for name, trace in lanes.traces.items()]
     title = f"Timeline of {count(lanes.all, 'rank')} · {seconds_text(lanes.length)} from the first event to the last"
     if len(of) > 1:
         title = f"Timelines of {len(of)} runs, on one scale"
