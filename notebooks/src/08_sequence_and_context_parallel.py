@@ -28,12 +28,7 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 from course_lib import Link, launch, span
-from course_lib.collectives.autograd import (
-    copy_to_group,
-    gather_sequence,
-    reduce_from_group,
-    reduce_scatter_sequence,
-)
+from course_lib.collectives.autograd import copy_to_group, gather_sequence, reduce_from_group, reduce_scatter_sequence
 from course_lib.data import text_batch
 from course_lib.memory import MemoryMeter, saved_for_backward
 from course_lib.models.gpt import GPT
