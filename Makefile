@@ -2,10 +2,11 @@
 # it sets up; setup_env.py does that work, also for people without make.
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test build lint bench clean
+.PHONY: help lab test soak mutants count build lint bench clean
 
 READY := .venv/.ready
-TWO_AT_A_TIME := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+TWO_AT_A_TIME := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+SOAKED := tests/test_exercises.py $(shell grep -l "import given" tests/test_*.py)
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3.10 python3 python)
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
@@ -17,7 +18,7 @@ endif
 help:  ## list these targets
 	@echo "make TARGET [ARGS=\"...\"] [PYTHON=...]"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
-	  printf '  %-7s %s\n' $$name "$$text"; done
+	  printf '  %-8s %s\n' $$name "$$text"; done
 
 lab: $(READY)  ## open JupyterLab on the first lesson (ARGS go to JupyterLab: ARGS="--no-browser --port=8899")
 	@echo "lab: starting JupyterLab on the first lesson; Ctrl-C stops it"
@@ -26,6 +27,17 @@ lab: $(READY)  ## open JupyterLab on the first lesson (ARGS go to JupyterLab: AR
 test: $(READY)  ## run all tests (ARGS go to pytest: ARGS="tests/test_launch.py -x")
 	@echo "test: running the tests"
 	@.venv/bin/python -m pytest $(or $(ARGS),$(TWO_AT_A_TIME))
+
+soak: $(READY)  ## what takes longer: more seeds for the exercises, more examples for hypothesis
+	@echo "soak: exercises and properties again, with more seeds"
+	@COURSE_SOAK=1 .venv/bin/python -m pytest $(or $(ARGS),$(TWO_AT_A_TIME) $(SOAKED))
+
+mutants: $(READY)  ## plant faults in a copy of the library and see the tests catch each
+	@echo "mutants: one fault after the other, some minutes in all"
+	@.venv/bin/python -m tests.mutants
+
+count: $(READY)  ## lines of Python in each folder, beside their budgets
+	@.venv/bin/python -m tests.count
 
 build: $(READY)  ## build the notebooks whose source changed (ARGS="05" or ARGS="--all")
 	@echo "build: notebooks from their sources"

@@ -1,9 +1,18 @@
-"""For every test: what needs a browser, a GPU or two nodes runs where there are, and is loudly reported as not run elsewhere."""
+"""For every test: where it runs, and what is said at the end.
 
+What needs a browser, a GPU or two nodes runs where there are, and is loudly reported as not run elsewhere. Tests are run in groups, the
+dearest first, so that two workers end together; a group is a file, or a chapter of the exercises. The report names the dearest groups,
+and those that take far longer than `budgets.json` gives them.
+"""
+
+import json
 import os
+import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.browser.chromium import find_chromium
 from tests.two_nodes import unshare
@@ -14,7 +23,37 @@ HOW_TO = {
     "nodes": "two network namespaces for two nodes: Linux that allows them, iproute2 and util-linux",
 }
 REQUIRE = {"browser": "COURSE_REQUIRE_BROWSER", "nodes": "COURSE_REQUIRE_NODES"}  # set where their absence is an error
+BUDGETS = json.loads((Path(__file__).parent / "budgets.json").read_text("utf-8"))["seconds"]  # of each group
+SEED = "COURSE_TEST_SEED"  # of the inputs that right answers to exercises get; another one each day
 counts = Counter()  # of tests that were not run
+seconds = Counter()  # that each group took
+
+
+def pytest_configure(config):
+    os.environ.setdefault(SEED, str(int(time.time()) // 86400))  # workers inherit it
+    settings.register_profile("soak", max_examples=2000)
+    if os.environ.get("COURSE_SOAK"):
+        settings.load_profile("soak")
+
+
+def pytest_report_header(config):
+    return f"seed of the exercises' inputs: {os.environ[SEED]}; {SEED}={os.environ[SEED]} gives the same"
+
+
+def group_of(item):
+    """Its file; of the exercises the chapter; one for all that share a JupyterLab."""
+    name, chosen = item.path.stem.removeprefix("test_"), getattr(item, "callspec", None)
+    if name == "exercises" and chosen:
+        return f"exercises {chosen.params['name'][:2]}"
+    return "browser" if item.path.parent.name == "browser" and name != "second_sight" else name
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        item.group = group_of(item)
+        item.add_marker(pytest.mark.xdist_group(item.group))
+    items.sort(key=lambda item: (-BUDGETS.get(item.group, 0), item.group))  # within a group they stay in order
 
 
 def pytest_runtest_setup(item):
@@ -40,13 +79,30 @@ def no_nodes():
     return unshare() is None
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    report.user_properties = [*report.user_properties, ("group", item.group)]
+    return report
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_logreport(report):
-    """Count what was not run where the report is written, which is another process than the tests' when there are several."""
+    """Count where the report is written, which is another process than the tests' when there are several."""
+    seconds[dict(report.user_properties).get("group", "")] += report.duration
     reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple | list) else ""
     for marker, need in HOW_TO.items():
         if reason.endswith(f"needs {need}"):
             counts[marker] += 1
+
+
+def pytest_terminal_summary(terminalreporter):
+    every = os.environ.get("COURSE_ALL_DURATIONS")
+    terminalreporter.write_line(f"{sum(seconds.values()):.0f} s of tests in all; the dearest, beside their budgets:")
+    for group, taken in seconds.most_common(None if every else 10):
+        budget = BUDGETS.get(group, 0)
+        over = "  OVER ITS BUDGET" if taken > 1.5 * budget + 2 else ""
+        terminalreporter.write_line(f"  {taken:6.1f} s of {budget:4.0f} s  {group}{over}", yellow=bool(over))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -1,4 +1,4 @@
-"""A JupyterLab over a copy of the course, and a page in a real browser, for each test file that asks for them."""
+"""One JupyterLab over a copy of the course and one real browser for all of these tests, and a fresh page for each that asks."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def lab(tmp_path_factory):
     """A running JupyterLab; what a test runs and saves goes into a copy of the course."""
     home = tmp_path_factory.mktemp("lab")
@@ -36,9 +36,9 @@ def lab(tmp_path_factory):
         lab.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser():
-    """The system's Chromium. It ends with the test file: an open playwright would leave the later ones its event loop."""
+    """The system's Chromium. It ends with these tests: an open playwright would leave the later ones its event loop."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
