@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 _HOMES = {
-    "Cluster": "links",
-    "Link": "links",
+    "Cluster": "cost.links",
+    "Link": "cost.links",
     "RankDeadlock": "ranks.explain",
     "RankError": "ranks.report",
     "RankMismatch": "ranks.explain",

@@ -7,7 +7,7 @@ from course_lib.cost.hardware import GPUS, SYSTEMS
 from course_lib.cost.planner import search
 from course_lib.cost.shapes import MODELS
 from course_lib.cost.step_time import StepTime
-from course_lib.diagnosis import copies
+from course_lib.faults.diagnosis import copies
 from course_lib.layout import Layout, Replicate, Shard
 from course_lib.schedules import gpipe, one_f_one_b, parse
 from course_lib.viz.show import show

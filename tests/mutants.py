@@ -46,7 +46,10 @@ def main() -> int:
             begin = time.monotonic()
             found, said = caught(root, tests)
             lived += not found
-            print(f"{'caught' if found else 'LIVES ':7s}{time.monotonic() - begin:4.0f} s  {file}: {new.strip()}\n    {said}", flush=True)
+            print(
+                f"{'caught' if found else 'LIVES ':7s}{time.monotonic() - begin:4.0f} s  {file}: {new.strip()}\n    {said}",
+                flush=True,
+            )
     print(f"{len(FAULTS) - lived} of {len(FAULTS)} faults were caught")
     return lived
 

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from course_lib import RankError, launch
+from course_lib import RankError, checkpoint, launch
+from course_lib.checkpoint import save_load, shards
+from course_lib.checkpoint.dcp_planners import boxes_of_flat
+from course_lib.checkpoint.folder import found
 from course_lib.data import text_batch
 from course_lib.layout import Layout
 from course_lib.models.gpt import GPT
-from course_lib.parallel import checkpoint, held
-from course_lib.parallel.boxes import boxes_of_flat
 from course_lib.parallel.hybrid import HybridParallel
 from course_lib.schedules import interleaved, zb_v
 from tests.tensor_cases import shaken
@@ -82,7 +83,7 @@ def leg(number, layout, options, folder, sizes=None):
     """On a rank: train on from the newest checkpoint, and leave one. (losses, weights)"""
     hybrid = make(layout, options, **sizes or {})
     if number:
-        assert checkpoint.load(hybrid, checkpoint.found(folder)[-1])["step"] == number * LEG
+        assert checkpoint.load(hybrid, found(folder)[-1])["step"] == number * LEG
     losses = [hybrid.step(*batch(step)).item() for step in range(number * LEG, (number + 1) * LEG)]
     checkpoint.save(hybrid, folder, (number + 1) * LEG, {"layout": str(layout)})
     return losses, hybrid.full_state_dict()
@@ -111,7 +112,7 @@ def test_a_run_that_moves_from_layout_to_layout_keeps_the_curve_of_one_process(n
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_torchs_own_load_reads_it_in_one_process_without_a_group(folder, truth):
     """After the test above, whose last leg left its weights."""
-    newest = checkpoint.found(folder)[-1]
+    newest = found(folder)[-1]
     state = {f"model.{name}": torch.empty_like(t) for name, t in truth[1].items() if name != "head.weight"}
     state["optimizer.blocks.0.up.weight.step"] = torch.zeros(())
     dcp.load(state, checkpoint_id=newest, no_dist=True)
@@ -143,7 +144,7 @@ def save_some(folder, steps):
     hybrid.step(*batch(0))
     for step in steps:
         checkpoint.save(hybrid, folder, step, {})
-    return checkpoint.load(hybrid, checkpoint.found(folder)[-1])
+    return checkpoint.load(hybrid, found(folder)[-1])
 
 
 def killed_while_saving(folder):
@@ -162,7 +163,7 @@ def killed_while_saving(folder):
 def test_a_kill_while_saving_leaves_the_checkpoint_before_and_the_next_one_clears_up(tmp_path):
     with pytest.raises(RankError, match="SIGKILL"):
         launch(killed_while_saving, 2, tmp_path)
-    assert [path.name for path in checkpoint.found(tmp_path)] == ["step-00000007"]
+    assert [path.name for path in found(tmp_path)] == ["step-00000007"]
     assert (tmp_path / "step-00000009.partial").is_dir()
     assert launch(save_some, 2, tmp_path, [8, 9, 10])[1]["step"] == 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000009", "step-00000010"]
@@ -183,7 +184,7 @@ def load_into(sizes, path):
 @pytest.mark.parametrize("what", OTHERS)
 def test_the_checkpoint_of_another_model_is_refused_in_a_sentence_on_every_rank(what, folder):
     sizes, words = OTHERS[what]
-    newest = checkpoint.found(folder)[-1]
+    newest = found(folder)[-1]
     with pytest.raises(RankError, match=re.escape(words)) as caught:
         launch(load_into, 2, sizes, newest)
     assert all(end.how == "raised" for end in caught.value.ends)
@@ -212,16 +213,16 @@ def test_boxes_hold_the_elements_in_order_and_no_others(shape, data):
 
 
 def every_slice_is_a_whole(patch):
-    patch.setattr(held, "_held", lambda h, p, local, start, stop, values: held.Held(
-        held._name(h, p), tuple(local), tuple((0, n) for n in local), start, stop, values))  # fmt: skip
+    patch.setattr(shards, "_held", lambda h, p, local, start, stop, values: shards.Held(
+        shards._name(h, p), tuple(local), tuple((0, n) for n in local), start, stop, values))  # fmt: skip
 
 
 BREAK = {
     "the slices of tensor parallel are taken for wholes": every_slice_is_a_whole,
-    "the optimizer's state is left out": lambda m: m.setattr(checkpoint, "optimized", lambda h: iter(())),
-    "both ends write the shared weight": lambda m: m.setattr(checkpoint, "written_elsewhere", lambda h: None),
+    "the optimizer's state is left out": lambda m: m.setattr(save_load, "held_by_optimizer", lambda h: iter(())),
+    "both ends write the shared weight": lambda m: m.setattr(save_load, "saved_by_another_stage", lambda h: None),
     "pieces begin at the first element": lambda m: m.setattr(
-        held, "boxes_of_flat", lambda shape, start, stop: boxes_of_flat(shape, 0, stop - start)
+        shards, "boxes_of_flat", lambda shape, start, stop: boxes_of_flat(shape, 0, stop - start)
     ),
 }  # fmt: skip
 

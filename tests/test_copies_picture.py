@@ -2,7 +2,7 @@
 
 import torch
 
-from course_lib.diagnosis import copies
+from course_lib.faults.diagnosis import copies
 from course_lib.viz.show import show
 
 

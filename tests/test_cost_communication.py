@@ -4,10 +4,10 @@ import pytest
 
 from course_lib.cost.communication import faster_s, group_link, group_s, ring_bytes, ring_s, tree_s
 from course_lib.cost.hardware import GPUS, SYSTEMS, Roofline, System
+from course_lib.cost.links import Link
 from course_lib.cost.plan import Plan
 from course_lib.cost.shapes import Transformer
 from course_lib.cost.step_time import tensor_parallel_bytes
-from course_lib.links import Link
 
 LINK = Link(latency_s=1.0, bandwidth_gb_s=1e-9)  # one byte a second
 A100 = SYSTEMS["A100"]

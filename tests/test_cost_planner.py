@@ -20,14 +20,14 @@ from course_lib.cost.candidate import (
     weigh,
 )
 from course_lib.cost.hardware import SYSTEMS
+from course_lib.cost.links import Link
 from course_lib.cost.memory import memory_use
 from course_lib.cost.plan import Plan
 from course_lib.cost.planner import divisors, search
 from course_lib.cost.published import MEGATRON, RUNS, SOFTWARE
 from course_lib.cost.shapes import MODELS, Transformer
 from course_lib.cost.step_time import layer_time, step_time
-from course_lib.links import Link
-from course_lib.simulate import Costs, simulate
+from course_lib.schedules.simulation import Costs, simulate
 
 A100 = SYSTEMS["A100"]
 GPT3 = Transformer("GPT-3", 96, 12288, 96)

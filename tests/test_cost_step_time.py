@@ -6,10 +6,10 @@ import pytest
 
 from course_lib.cost.hardware import SYSTEMS
 from course_lib.cost.kernels import linear_s, matmul_s
+from course_lib.cost.links import Link
 from course_lib.cost.plan import Plan
 from course_lib.cost.shapes import MODELS, Transformer
 from course_lib.cost.step_time import layer_time, step_time
-from course_lib.links import Link
 
 A100 = SYSTEMS["A100"]
 GPT3 = Transformer("GPT-3", 96, 12288, 96)

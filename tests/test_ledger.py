@@ -7,7 +7,7 @@ import time
 import pytest
 
 from course_lib.ranks import ledger
-from course_lib.ranks.record import Record
+from course_lib.ranks.ledger_reader import Record
 from course_lib.ranks.worker import Spec
 
 

@@ -6,8 +6,8 @@ import textwrap
 import pytest
 
 from course_lib.ranks.exclusive import in_sequence
+from course_lib.ranks.ledger_reader import Entry, Site
 from course_lib.ranks.match import Matcher
-from course_lib.ranks.record import Entry, Site
 from course_lib.ranks.stall import _cycle
 
 SOURCE = textwrap.dedent("""\

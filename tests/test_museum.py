@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from course_lib import RankError, launch
-from course_lib.diagnosis import Call, copies, difference, operations
+from course_lib.faults.diagnosis import Call, copies, difference, operations
+from course_lib.faults.museum import FAULTS, PIPELINE, SHAPES, SPLIT, TENSOR, train
 from course_lib.layout import Layout
-from course_lib.museum import FAULTS, PIPELINE, SHAPES, SPLIT, TENSOR, train
 
 COPIES = "no broadcast", "no all-reduce", "one forgotten", "step too early", "other order"  # differ along dp
 SLICES = "norms drift", "clips alone"  # differ along tp

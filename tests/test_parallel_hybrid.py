@@ -122,7 +122,7 @@ BREAK = {
     "the norm counts a shared weight twice": lambda m: m.setattr(HybridParallel, "_copies_of", lambda self, name, p, of=HybridParallel._copies_of: of(self, name, None)),
     "every copy has the same rows": lambda m: m.setattr(HybridParallel, "_mine", lambda self, x: x[: len(x) // 2]),
     "the shared weight's gradients are not added": lambda m: m.setattr(pipeline._Run, "_sum_shared_weight", lambda self: None),
-    "the loss is one copy's": lambda m: m.setattr(HybridParallel, "_of_everybody", lambda self, loss: loss if loss is not None else self.parameters[0].sum()),
+    "the loss is one copy's": lambda m: m.setattr(HybridParallel, "_mean_of_all_ranks", lambda self, loss: loss if loss is not None else self.parameters[0].sum()),
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from course_lib.parallel import pipeline, stages
 from course_lib.parallel.pipeline import run_pipeline
 from course_lib.parallel.stages import cut, defer_weights, parameters_of, pipeline_stages, weight_gradients
 from course_lib.schedules import dualpipe_v, gpipe, interleaved, one_f_one_b, parse, relay, zb_h1, zb_v
-from course_lib.simulate import Costs, measured, simulate
+from course_lib.schedules.simulation import Costs, measured, simulate
 from tests.test_schedules import random_legal
 
 CONTEXT = 6

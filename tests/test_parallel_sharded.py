@@ -13,7 +13,7 @@ from course_lib.models.gpt import GPT
 from course_lib.models.resnet import ResNet
 from course_lib.parallel import sharded
 from course_lib.parallel.data import DataParallel
-from course_lib.parallel.messages import Reduction
+from course_lib.parallel.fsdp_collectives import Reduction
 from course_lib.parallel.sharded import FullyShardedDataParallel
 from tests.parallel_cases import (
     MODELS,

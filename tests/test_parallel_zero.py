@@ -135,7 +135,7 @@ def sum_not_mean(bucket, receive=ShardedBucket.receive):
 
 
 def own_gradient_alone(bucket, receive=ShardedBucket.receive):
-    bucket._received[:] = bucket._whole[bucket._mine].repeat(dist.get_world_size())
+    bucket._received[:] = bucket._whole[bucket._own].repeat(dist.get_world_size())
     bucket._work = Done()
     receive(bucket)
 

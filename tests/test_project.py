@@ -5,6 +5,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from course_lib.cli import main
+from tests.count import BUDGETS as LINES
+from tests.count import counted
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -43,11 +46,35 @@ def tracked():
 
 # --- imports -----------------------------------------------------------------------------------------------------------
 
+MAY_IMPORT = {  # floor by floor: a part of the library, and the parts below it that it may import
+    "numbers": "",
+    "layout": "numbers",
+    "cost": "numbers layout",
+    "trace": "cost",
+    "schedules": "trace",
+    "viz": "numbers layout cost trace schedules",
+    "models": "",
+    "data": "",
+    "memory": "cost",
+    "collectives": "layout",
+    "ranks": "cost trace",
+    "runtime": "cost trace ranks",
+    "parallel": "layout schedules models collectives ranks",
+    "checkpoint": "layout parallel",
+    "faults": "layout trace collectives ranks parallel",
+    "train": "cost layout schedules data models ranks parallel checkpoint runtime",
+    "authoring": "",
+    "grading": "authoring",
+    "lab": "",
+    "cli": "cost train authoring grading lab",
+}
+NO_PROCESS_GROUP = {"numbers", "layout", "cost", "trace", "schedules", "viz", "models"}
 
-def imports(source, package):
+
+def imports(source, package, everywhere=True):
     """All that Python code in `package` imports, as full dotted names; attribute access `torch.distributed` counts."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
+    found, tree = set(), ast.parse(source)
+    for node in ast.walk(tree) if everywhere else tree.body:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -59,35 +86,49 @@ def imports(source, package):
     return found
 
 
-def forbidden(part, source, package):
-    """The imports that a part of the library (`viz`, `layout`, ...) may not have."""
-    data = {"layout", "links", "numbers", "trace", "trace_tables", "trace_export", "schedules", "cost", "simulate"}
-    running = {"runtime", "ranks", "collectives", "parallel", "models", "memory", "checkpoint"}
-    banned = set() if part in {"grading", "authoring", "cli"} else {"grading", "authoring", "lab"}
-    banned |= (
-        {"launch", "runtime", "ranks", "parallel", "collectives"}
-        if part in data | {"viz", "models", "memory"}
-        else set()
+def forbidden(part, source, package="course_lib"):
+    """The imports that a part of the library may not have. `from course_lib import launch` is one of runtime's."""
+    homes, found = (
+        {"launch": "runtime", "span": "ranks", "Link": "cost", "RankError": "ranks"},
+        imports(source, package),
     )
-    banned |= {"viz"} if part in data | running else set()  # a value does not know its picture
-    pure = data | {"viz"}
-    names = {f"course_lib.{name}" for name in banned}
-    names |= {"torch.distributed"} if part in pure | {"models"} else set()
-    found = imports(source, package)
-    return sorted(f for f in found if any(f == name or f.startswith(name + ".") for name in names))
+    parts = {name: name.split(".")[1] for name in found if name.startswith("course_lib.")}
+    allowed = {part, *MAY_IMPORT[part].split()}
+    wrong = {name for name, used in parts.items() if homes.get(used, used) not in allowed}
+    if part in NO_PROCESS_GROUP:
+        wrong |= {name for name in found if name.startswith("torch.distributed")}
+    return sorted(wrong)
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_imports_go_one_way(path):
-    relative = path.relative_to(ROOT / "course_lib")
-    part = relative.parts[0].removesuffix(".py")
-    package = ".".join(["course_lib", *relative.parent.parts])
-    assert not forbidden(part, path.read_text("utf-8"), package)
+def test_imports_go_down_floor_by_floor():
+    below = set()
+    for part, allowed in MAY_IMPORT.items():
+        assert set(allowed.split()) <= below, f"{part} may import what is not below it"
+        below.add(part)
+    wrong = {}
+    for path in LIBRARY:
+        relative = path.relative_to(ROOT / "course_lib")
+        if (
+            relative.name != "__init__.py" or len(relative.parts) > 1
+        ):  # course_lib/__init__.py only says where things are
+            package = ".".join(["course_lib", *relative.parent.parts])
+            wrong[str(relative)] = forbidden(relative.parts[0].removesuffix(".py"), path.read_text("utf-8"), package)
+    assert not {path: found for path, found in wrong.items() if found}
 
 
-@pytest.mark.parametrize(
-    ("part", "source", "found"),
-    [
+def test_modules_do_not_import_each_other_in_a_circle():
+    def name(path):
+        return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+    modules = {name(path): path for path in LIBRARY}
+    graph = {
+        m: imports(path.read_text("utf-8"), m, everywhere=False) & modules.keys() - {m} for m, path in modules.items()
+    }
+    assert len(list(TopologicalSorter(graph).static_order())) == len(modules)  # CycleError names the circle
+
+
+def test_an_import_in_the_wrong_direction_is_found():
+    for part, source, found in (
         ("viz", "import torch.distributed as dist", "torch.distributed"),
         ("viz", "from torch import distributed", "torch.distributed"),
         ("viz", "from torch.distributed import all_reduce", "torch.distributed"),
@@ -96,22 +137,17 @@ def test_imports_go_one_way(path):
         ("trace", "def f():\n    from course_lib.viz.show import show", "course_lib.viz"),
         ("schedules", "from course_lib.viz import pipeline", "course_lib.viz"),
         ("runtime", "from course_lib.lab import copy_pages", "course_lib.lab"),
-        ("trace", "from course_lib.ranks.record import Record", "course_lib.ranks"),
+        ("trace", "from course_lib.ranks.ledger_reader import Record", "course_lib.ranks"),
         ("schedules", "from .parallel import data", "course_lib.parallel"),
         ("models", "from course_lib.parallel.data import DataParallel", "course_lib.parallel"),
         ("runtime", "def f():\n    from course_lib.grading import check", "course_lib.grading"),
         ("parallel", "from ..authoring import markers", "course_lib.authoring"),
-        ("ranks", "import course_lib.viz.primitives", "course_lib.viz"),
-    ],
-)
-def test_an_import_in_the_wrong_direction_is_found(part, source, found):
-    package = "course_lib.parallel" if ".." in source else "course_lib"
-    assert found in {name[: len(found)] for name in forbidden(part, source, package)}
-
-
-def test_an_import_in_the_right_direction_is_not():
-    assert not forbidden("parallel", "import torch.distributed as dist\nfrom course_lib import launch", "course_lib")
-    assert not forbidden("cli", "from course_lib.grading.grade import Grader", "course_lib")
+        ("ranks", "import course_lib.viz.svg", "course_lib.viz"),
+    ):
+        package = "course_lib.parallel" if ".." in source else "course_lib"
+        assert found in {name[: len(found)] for name in forbidden(part, source, package)}, source
+    assert not forbidden("parallel", "import torch.distributed as dist\nfrom course_lib.ranks import spans")
+    assert not forbidden("cli", "from course_lib.grading.grade import Grader")
 
 
 # --- how code is written -----------------------------------------------------------------------------------------------
@@ -124,20 +160,29 @@ def undocumented(tree):
     return [node.name for node in found if not ast.get_docstring(node)]
 
 
-@pytest.mark.parametrize("path", [*LIBRARY, ROOT / "setup_env.py"], ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_a_file_is_short_and_says_what_it_holds(path):
-    source = path.read_text("utf-8")
-    tree = ast.parse(source)
-    assert len(source.splitlines()) <= 300
-    assert ast.get_docstring(tree), "the module has no docstring"
-    assert not undocumented(tree)
+def test_a_file_is_short_and_says_what_it_holds():
+    for path in [*LIBRARY, ROOT / "setup_env.py"]:
+        source = path.read_text("utf-8")
+        tree = ast.parse(source)
+        assert len(source.splitlines()) <= 300, path
+        assert ast.get_docstring(tree), f"{path} has no docstring"
+        assert not undocumented(tree), path
+    for path in STATIC:
+        source = path.read_text("utf-8")
+        assert len(source.splitlines()) <= 300, path
+        assert path.suffix == ".css" or source.startswith("// "), path
 
 
-@pytest.mark.parametrize("path", STATIC, ids=lambda path: path.name)
-def test_a_script_is_short_and_says_what_it_holds_and_a_style_sheet_is_short(path):
-    source = path.read_text("utf-8")
-    assert len(source.splitlines()) <= 300
-    assert path.suffix == ".css" or source.startswith("// ")
+def test_a_list_of_files_in_a_package_is_true():
+    for path in LIBRARY:
+        listed = re.findall(r"^ *(\w+\.py) ", ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "", re.MULTILINE)
+        if path.name == "__init__.py" and listed:
+            assert sorted(listed) == sorted(other.name for other in path.parent.glob("[!_]*.py")), path
+
+
+def test_no_folder_has_more_lines_than_its_budget():
+    over = {name: found for name, found in counted().items() if found > LINES[name]}
+    assert not over, f"more lines than tests/budgets.json allows: {over}; what grows must be argued for"
 
 
 def test_nothing_tells_on_the_machine_it_was_written_on():
@@ -194,13 +239,15 @@ def installed_closure(machine):
     return {name for name, _ in seen}
 
 
-@pytest.mark.parametrize("machine", MACHINES, ids=lambda m: f"{m['platform_system']}-{m['python_version']}")
-def test_every_dependency_has_exactly_one_pin(machine):
-    pins = {name: pinned(name, machine) for name in installed_closure(machine)}
-    of_a_gpu_build = {name for name in pins if name.startswith(("nvidia-", "cuda-")) or name == "triton"}
-    wrong = {name: found for name, found in pins.items() if len(found) != 1 and name not in of_a_gpu_build}
-    assert not wrong, "constraints.txt must give each of these one version: torch itself pins those of a GPU build"
-    assert all(re.fullmatch(r"==[\w.]+", found[0]) for name, found in pins.items() if name not in of_a_gpu_build)
+def test_every_dependency_has_exactly_one_pin():
+    for machine in MACHINES:
+        pins = {name: pinned(name, machine) for name in installed_closure(machine)}
+        of_a_gpu_build = {name for name in pins if name.startswith(("nvidia-", "cuda-")) or name == "triton"}
+        wrong = {name: found for name, found in pins.items() if len(found) != 1 and name not in of_a_gpu_build}
+        assert not wrong, (
+            f"constraints.txt must give each of these one version on {machine}: torch pins those of a GPU build"
+        )
+        assert all(re.fullmatch(r"==[\w.]+", found[0]) for name, found in pins.items() if name not in of_a_gpu_build)
 
 
 def test_what_is_installed_is_what_is_pinned():
@@ -240,9 +287,8 @@ def test_the_map_of_folders_is_true():
         assert (ROOT / path).is_dir(), path
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_command_exists(page):
-    code = "\n".join(re.findall(r"```sh.*?```|`[^`\n]+`", text(page), re.DOTALL))
+def test_every_command_exists():
+    code = "\n".join(re.findall(r"```sh.*?```|`[^`\n]+`", "\n".join(map(text, PAGES)), re.DOTALL))
     targets = set(re.findall(r"^([a-z]+):.*## ", text("Makefile"), re.MULTILINE))
     used = set(re.findall(r"\bmake ([a-z]+)", code))
     assert used and used <= targets
@@ -254,9 +300,9 @@ def test_every_command_exists(page):
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_relative_link_leads_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", text(page)):
+def test_every_relative_link_leads_somewhere():
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)\s]+)\)", text(page))]
+    for page, target in links:
         if target.startswith("https://"):
             continue
         path, _, anchor = target.partition("#")

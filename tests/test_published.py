@@ -7,10 +7,10 @@ import pytest
 from course_lib.cli import main
 from course_lib.cost import memory, step_time, validate
 from course_lib.cost import published as paper
+from course_lib.cost.links import Link
 from course_lib.cost.report import fit_software, leave_one_out, table
 from course_lib.cost.shapes import Transformer
 from course_lib.cost.validate import TIMES, Row, rows
-from course_lib.links import Link
 
 ROWS = rows()
 LARGEST = {"parameters": 0.005, "floating-point operations": 0.003, "memory": 0.01, TIMES: 0.08}

@@ -10,7 +10,7 @@ import pytest
 from course_lib.numbers import count
 from course_lib.schedules import Schedule, dualpipe_v, gpipe, interleaved, one_f_one_b, parse, zb_h1, zb_v
 from course_lib.schedules.known import SCHEDULES
-from course_lib.simulate import Costs, simulate
+from course_lib.schedules.simulation import Costs, simulate
 from course_lib.viz import arena, pipeline, schedule_picture
 from course_lib.viz.palette import COLORS, STATIC
 from course_lib.viz.pictures.schedule import LEFT, LOOKS, build

@@ -21,7 +21,7 @@ from course_lib.schedules import (
     zb_v,
 )
 from course_lib.schedules.known import SCHEDULES
-from course_lib.simulate import Costs, simulate
+from course_lib.schedules.simulation import Costs, simulate
 from tests import torch_schedules as torchs
 
 SIZES = [1, 2, 3, 4, 5, 8, 16]

@@ -13,10 +13,10 @@ import torch
 from torch.nn import functional as F
 
 from course_lib import launch
+from course_lib.checkpoint.folder import about, found
 from course_lib.cli import main
 from course_lib.data import text_batch
 from course_lib.models.gpt import GPT
-from course_lib.parallel.checkpoint_folder import about, found
 from course_lib.train.loop import train
 from course_lib.train.options import Options
 from tests.ranks_helpers import descendants, is_alive

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from course_lib import launch
-from course_lib.parallel.checkpoint_folder import about, found
+from course_lib.checkpoint.folder import about, found
 from course_lib.train.loop import train
 from course_lib.train.options import Options
 from tests.ranks_helpers import kill_rank_of_torchrun

@@ -6,6 +6,7 @@ operations.py     the operations of a layer: FLOPs and bytes of each, for any nu
 machine.py        the roofline of the machine at hand, measured
 plan.py           how a model is to be trained: cut how, in what pieces, with what recomputation
 memory.py         bytes on a GPU: the states by ZeRO stage, and the activations
+links.py          the α–β model of a link, and which link two ranks of a cluster have
 communication.py  bytes and seconds of collectives, on one link or inside and across nodes
 block.py          one block on its tensor parallel ranks: what each holds, computes and sends
 traffic.py        what a rank sends in each of its groups in one step

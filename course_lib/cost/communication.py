@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from math import ceil, log2
 
 from course_lib.cost.hardware import System
-from course_lib.links import Cluster, Link
+from course_lib.cost.links import Cluster, Link
 
 # What each rank sends in a ring, in units of (n - 1) / n of the array.
 # Source: NVIDIA, nccl-tests, doc/PERFORMANCE.md; Thakur, Rabenseifner and Gropp 2005, sections 3 and 4.

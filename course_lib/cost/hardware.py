@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass, field
 
-from course_lib.links import Link
+from course_lib.cost.links import Link
 from course_lib.numbers import amount, three
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from course_lib.cost.communication import group_s, ranks_link, ring_bytes, ring_messages
 from course_lib.cost.hardware import System
+from course_lib.cost.links import Link
 from course_lib.cost.memory import parameters_per_gpu
 from course_lib.cost.plan import Plan
 from course_lib.cost.shapes import Transformer
 from course_lib.layout import Layout, nodes_of
-from course_lib.links import Link
 
 
 @dataclass(frozen=True)

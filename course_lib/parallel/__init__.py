@@ -3,7 +3,7 @@
 Data parallel: the whole model on every rank
     data.py             DataParallel, one message a gradient; BucketedDataParallel, overlapped with backward
     buckets.py          which parameters travel together
-    start.py            how copies of a model become one model, or are refused
+    broadcast_model.py  rank 0's values on every rank; models that differ are refused
 
 For both kinds of sharding
     clip.py             clipping by the norm of the whole gradient
@@ -15,8 +15,8 @@ Sharded optimizer (ZeRO-1, ZeRO-2): the state, then the gradients too, shared ou
 
 Fully sharded (ZeRO-3): the parameters shared out as well
     sharded.py          FullyShardedDataParallel: what happens before and after each unit, forward and backward
-    units.py            what a unit is, and its parameters while they are whole
-    messages.py         the all-gather and the reduce-scatter of some of its parameters
+    fsdp_units.py       what a unit is, and its parameters while they are whole
+    fsdp_collectives.py the all-gather and the reduce-scatter of some of its parameters
 
 Tensor parallel: every weight matrix shared out, and each rank computes with its slice
     tensor.py           ColumnParallelLinear and RowParallelLinear, with or without a sharded sequence
@@ -34,8 +34,4 @@ Pipeline parallel: every rank has some layers, and micro-batches go through all 
 
 Hybrid parallel: all of them at once, each over its axis of a mesh
     hybrid.py           HybridParallel: one step of a GPT under a Layout
-    checkpoint.py       save and load its state, sharded, for any other layout
-    held.py             what a rank holds of each parameter and of its optimizer state
-    boxes.py            boxes of a tensor, as torch.distributed.checkpoint writes and reads them
-    checkpoint_folder.py  which checkpoints there are in a folder
 """

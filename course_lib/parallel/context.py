@@ -33,8 +33,8 @@ from course_lib.collectives.autograd import Group, gather_from_group
 from course_lib.collectives.messages import Member
 from course_lib.layout import even_share, nearest_multiples
 from course_lib.models.gpt import Attention
+from course_lib.parallel.broadcast_model import attentions, become
 from course_lib.parallel.ring_attention import check_shapes, ring_attention
-from course_lib.parallel.start import attentions, become
 
 
 def split_sequence(x: torch.Tensor, dim: int = 1, group: Group = None, *, zigzag: bool = True) -> torch.Tensor:

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from course_lib.parallel.broadcast_model import start_as_one
 from course_lib.parallel.buckets import MB, fill_buckets
-from course_lib.parallel.start import start_as_one
 
 
 class DataParallel(nn.Module):

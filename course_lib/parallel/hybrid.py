@@ -129,7 +129,7 @@ class HybridParallel:
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Forward, backward and the optimizer's step. x, y (b, s): the whole batch on every rank; the loss of it, on every rank."""
-        x, y = self._mine(x), self._mine(y)
+        x, y = self._part_of_this_rank(x), self._part_of_this_rank(y)
         if self.schedule:
             loss = self._pipeline(x, y)
         else:
@@ -140,9 +140,9 @@ class HybridParallel:
             self.grad_norm = self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return self._of_everybody(loss)
+        return self._mean_of_all_ranks(loss)
 
-    def _mine(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _part_of_this_rank(self, tokens: torch.Tensor) -> torch.Tensor:
         """This rank's rows, and of these its part of the sequence: (b, s) -> (b/dp, s/cp)."""
         dp, b = self.layout.dp, len(tokens)
         if b % (dp * self.m):
@@ -168,7 +168,7 @@ class HybridParallel:
     def _pipeline(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor | None:
         if 0 in self.stages:
             self.stages[0].positions = self._positions(x)
-        with self._not_yet():
+        with self._without_averaging():
             return run_pipeline(self.stages, x, y, self._loss, self.m, self.schedule, group=self.groups["pp"])
 
     def _one_after_the_other(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -176,17 +176,17 @@ class HybridParallel:
         for rows, targets in zip(x.chunk(self.m), y.chunk(self.m), strict=True):
             loss = self._loss(model(rows, positions), targets) / self.m
             losses.append(loss.detach())
-            with self._not_yet() if len(losses) < self.m else nullcontext():
+            with self._without_averaging() if len(losses) < self.m else nullcontext():
                 loss.backward()
             if self.sharded:
                 self.sharded.finish_gradient_sync()
         return torch.stack(losses).sum()
 
-    def _not_yet(self) -> AbstractContextManager:
+    def _without_averaging(self) -> AbstractContextManager:
         """Backward in here adds up gradients, and nothing is averaged."""
         return self.averaged.no_sync() if self.averaged else nullcontext()
 
-    def _of_everybody(self, loss: torch.Tensor | None) -> torch.Tensor:
+    def _mean_of_all_ranks(self, loss: torch.Tensor | None) -> torch.Tensor:
         """The mean over the parts of the batch. The tp ranks of a last stage have the same one, other stages have none."""
         total = self.parameters[0].new_zeros((), dtype=torch.float64) if loss is None else loss.double()
         dist.all_reduce(total)

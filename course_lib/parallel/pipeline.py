@@ -19,7 +19,7 @@ from course_lib.parallel.stage_messages import StageMessages
 from course_lib.parallel.stages import defer_weights, weight_gradients
 from course_lib.ranks.spans import span
 from course_lib.schedules import Action, Schedule, check
-from course_lib.simulate import Costs
+from course_lib.schedules.simulation import Costs
 
 # gloo sends a message when its receiver has asked for it. Eight actions ahead make a step of GPipe some 8 % shorter than two, and take
 # the memory of as many inputs of a stage at most, which is little beside what a stage keeps for backward.

@@ -9,11 +9,11 @@ from torch import nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from course_lib.layout import Shard, region
+from course_lib.parallel.broadcast_model import start_as_one
 from course_lib.parallel.buckets import MB
 from course_lib.parallel.clip import clip_shards_
-from course_lib.parallel.messages import Reduction
-from course_lib.parallel.start import start_as_one
-from course_lib.parallel.units import Call, Enter, Unit, make_units
+from course_lib.parallel.fsdp_collectives import Reduction
+from course_lib.parallel.fsdp_units import Call, Enter, Unit, make_units
 
 
 class FullyShardedDataParallel(nn.Module):

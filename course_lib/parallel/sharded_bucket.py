@@ -42,7 +42,7 @@ class ShardedBucket:
         n, rank = dist.get_world_size(group), dist.get_rank(group)
         chunk = -(-total // n)
         self._flat = parameters[0].new_zeros(n * chunk)
-        self._mine = slice(rank * chunk, (rank + 1) * chunk)
+        self._own = slice(rank * chunk, (rank + 1) * chunk)
         self._padding = slice(total, n * chunk)
         for p in parameters:
             self._place_of(p, self._flat).copy_(p.detach())
@@ -57,13 +57,13 @@ class ShardedBucket:
         """The parts of parameters that lie in this rank's chunk, in order; none if the chunk is padding alone."""
         for p in self.parameters:
             at = self._starts[p]
-            start, stop = max(self._mine.start, at), min(self._mine.stop, at + p.numel())
+            start, stop = max(self._own.start, at), min(self._own.stop, at + p.numel())
             if start < stop:
                 yield Piece(p, start - at, stop - at, self._flat[start:stop])
 
     def gradient_of(self, piece: Piece) -> torch.Tensor:
         """The mean gradient of a piece: a view of the shard."""
-        start = self._starts[piece.parameter] + piece.start - self._mine.start
+        start = self._starts[piece.parameter] + piece.start - self._own.start
         return self.shard[start : start + len(piece.values)]
 
     def take(self, p: nn.Parameter) -> None:
@@ -98,4 +98,4 @@ class ShardedBucket:
 
     def gather(self) -> dist.Work:
         """Start to collect all ranks' chunks into the parameters."""
-        return dist.all_gather_single(self._flat, self._flat[self._mine], group=self.group, async_op=True)
+        return dist.all_gather_single(self._flat, self._flat[self._own], group=self.group, async_op=True)

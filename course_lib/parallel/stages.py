@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from course_lib.collectives.autograd import Group
 from course_lib.models.gpt import GPT, positions_of
-from course_lib.parallel.start import start_as_one
+from course_lib.parallel.broadcast_model import start_as_one
 from course_lib.schedules import Schedule
 
 

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from course_lib.collectives.along import all_gather_along, all_reduce_in_place, reduce_scatter_along
 from course_lib.collectives.autograd import Group, gather_from_group, split_to_group
 from course_lib.layout import even_share
-from course_lib.parallel.start import start_as_one
+from course_lib.parallel.broadcast_model import start_as_one
 
 
 class ColumnParallelLinear(nn.Module):

@@ -23,7 +23,7 @@ from course_lib.collectives.along import all_gather_along
 from course_lib.collectives.autograd import Group, copy_to_group, split_to_group
 from course_lib.layout import even_share
 from course_lib.models.gpt import Attention
-from course_lib.parallel.start import attentions, become, start_as_one
+from course_lib.parallel.broadcast_model import attentions, become, start_as_one
 from course_lib.parallel.tensor import ColumnParallelLinear, RowParallelLinear, column_parallel
 from course_lib.parallel.vocabulary import VocabParallelEmbedding
 

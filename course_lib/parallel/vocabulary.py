@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from course_lib.collectives.autograd import Group, reduce_from_group, reduce_scatter_sequence
-from course_lib.parallel.start import start_as_one
+from course_lib.parallel.broadcast_model import start_as_one
 from course_lib.parallel.tensor import take_slices
 
 

@@ -9,11 +9,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
+from course_lib.parallel.broadcast_model import require_same
 from course_lib.parallel.buckets import MB, fill_buckets
 from course_lib.parallel.clip import clip_shards_
 from course_lib.parallel.optimizer_state import cut_state, whole_state
 from course_lib.parallel.sharded_bucket import Piece, ShardedBucket
-from course_lib.parallel.start import require_same
 
 
 class ShardedOptimizer(Optimizer):

@@ -10,13 +10,13 @@ Starting and ending
 
 Seeing what the ranks do
     ledger.py       shared memory: each rank writes what it is about to do, and when it is done
-    calls.py        in a rank: what each operation is asked to do, and what the ranks must agree on
+    operations.py   in a rank: what each operation is asked to do, and what the ranks must agree on
     hooks.py        in a rank: every operation of torch.distributed goes through here into the ledger
-    hooks_below.py  in a rank: those that PyTorch issues below its Python functions (DTensor, DDP)
-    sites.py        in a rank: the learner's line that an operation was called from
+    dispatcher_hooks.py  in a rank: those that PyTorch issues below its Python functions (DTensor, DDP)
+    call_sites.py   in a rank: the learner's line that an operation was called from
     spans.py        in a rank: names that the learner gives to parts of the work
     network.py      in a rank: emulated links
-    record.py       in the caller: the ledger, read while the ranks run
+    ledger_reader.py  in the caller: the ledger, read while the ranks run
     tracing.py      in the caller: that record as a Trace
 
 Explaining
@@ -25,7 +25,7 @@ Explaining
     stall.py        proof that ranks can never go on
     explain.py      deadlocks and mismatches as text
     report.py       failures and timeouts as text
-    words.py        words that both use
+    text.py         words that both use
 
 What is not seen: what a backend does inside one operation, or while it issues one that is awaited later; waits inside C++
 (DistributedDataParallel's in backward, those of futures), in which a rank counts as computing, so that a deadlock there is

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from course_lib.links import Cluster, Link
+from course_lib.cost.links import Cluster, Link
 from course_lib.ranks.worker import Spec
 
 MAX_WORLD_SIZE = 256

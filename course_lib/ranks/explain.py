@@ -1,11 +1,11 @@
 """The story of ranks that wait for ever, or whose calls do not belong together: a sentence, the lines, a table, a hint."""
 
 from course_lib.ranks.failure import RankEnd
+from course_lib.ranks.ledger_reader import Entry
 from course_lib.ranks.match import Mismatch
-from course_lib.ranks.record import Entry
 from course_lib.ranks.report import RankError, Waiting, table
 from course_lib.ranks.stall import Stall
-from course_lib.ranks.words import for_whom, listed, name_of, operation_of, ranks_listed, source, tensors_of, where
+from course_lib.ranks.text import for_whom, listed, name_of, operation_of, ranks_listed, source, tensors_of, where
 
 _IN_ORDER = "every rank must make the same collective calls of a group, in the same order"
 

@@ -17,10 +17,10 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
-from course_lib.ranks.calls import METHODS, Call, Parts, call_of, key_of, monitored_barrier, receive_from_any
+from course_lib.ranks.call_sites import Sites
 from course_lib.ranks.ledger import FAILED_CALL, OWN_TIMEOUT, Ledger
 from course_lib.ranks.network import Network
-from course_lib.ranks.sites import Sites
+from course_lib.ranks.operations import METHODS, Call, Parts, call_of, key_of, monitored_barrier, receive_from_any
 
 _ProcessGroup, _Work = dist.ProcessGroup, dist.Work
 _UNKNOWN = -1, False, None

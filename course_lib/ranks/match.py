@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from course_lib.ranks import exclusive
-from course_lib.ranks.record import Entry
+from course_lib.ranks.ledger_reader import Entry
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from course_lib.cost.communication import collective_s
-from course_lib.links import Cluster, Link
+from course_lib.cost.links import Cluster, Link
 
 if TYPE_CHECKING:  # importing it takes torch, which the caller's first cell should not have to wait for
-    from course_lib.ranks.calls import Call
+    from course_lib.ranks.operations import Call
 
 SLOTS = 256  # notes that a pair of ranks can be ahead
 _SLOT = struct.Struct("@dQ")  # when, key: whoever finds the key finds the time

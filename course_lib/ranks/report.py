@@ -5,8 +5,8 @@ import re
 import signal
 
 from course_lib.ranks.failure import Frame, RankEnd
-from course_lib.ranks.record import Entry
-from course_lib.ranks.words import (
+from course_lib.ranks.ledger_reader import Entry
+from course_lib.ranks.text import (
     clipped,
     doing,
     for_whom,

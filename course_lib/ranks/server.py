@@ -25,7 +25,7 @@ PRELOAD = (
     "torch",
     "torch.distributed",
     "torch.nn.parallel",
-    "course_lib.ranks.hooks_below",
+    "course_lib.ranks.dispatcher_hooks",
     "torch._dynamo",  # an optimizer's first step imports it: a second of every rank's time otherwise
 )
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36

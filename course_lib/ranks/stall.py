@@ -8,8 +8,8 @@ waits, directly or through others, only for ranks that have ended or that wait f
 from dataclasses import dataclass
 
 from course_lib.ranks.ledger import DONE, FAILED, RUNNING
+from course_lib.ranks.ledger_reader import Entry, Record, State
 from course_lib.ranks.match import Matcher, Mismatch
-from course_lib.ranks.record import Entry, Record, State
 
 STILL_S = 0.12  # how long nothing must have happened before it is asked whether anything still can
 PATIENCE_S = 0.3  # how long ranks that still work may take to get stuck too, so that the story has all of them

@@ -2,8 +2,8 @@
 
 from functools import cache
 
-from course_lib.ranks.record import Entry, Kept, Site
-from course_lib.ranks.words import operation_of, source, tensors_of, where
+from course_lib.ranks.ledger_reader import Entry, Kept, Site
+from course_lib.ranks.text import operation_of, source, tensors_of, where
 from course_lib.trace import Event, Trace
 
 

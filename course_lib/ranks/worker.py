@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from course_lib.links import Cluster, Link
+from course_lib.cost.links import Cluster, Link
 from course_lib.ranks import spans
 from course_lib.ranks.ledger import DONE, FAILED, RUNNING, STARTED, Ledger
 
@@ -56,8 +56,8 @@ def _run(rank: int, spec: Spec, ledger: Ledger) -> int:
     import torch
     import torch.distributed as dist
 
+    from course_lib.ranks.dispatcher_hooks import watch_functional, watch_reducer
     from course_lib.ranks.hooks import Hooks
-    from course_lib.ranks.hooks_below import watch_functional, watch_reducer
     from course_lib.ranks.network import Network
 
     try:

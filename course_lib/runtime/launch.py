@@ -12,11 +12,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from course_lib.links import Cluster, Link
+from course_lib.cost.links import Cluster, Link
 from course_lib.ranks import arguments, client, explain, failure, ledger, network, report
+from course_lib.ranks.ledger_reader import Record
 from course_lib.ranks.match import Mismatch
 from course_lib.ranks.output import Output, wants_waiting_line
-from course_lib.ranks.record import Record
 from course_lib.ranks.stall import Stall, Watch
 from course_lib.ranks.tracing import trace_of
 from course_lib.ranks.worker import Spec

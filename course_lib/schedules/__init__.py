@@ -5,6 +5,8 @@
     vee.py        zb_v and dualpipe_v: two chunks on each rank, down and up
     known.py      those that have a name, with the bubble that their papers promise; how another one compares with them
     order.py      going through a schedule in an order that can be carried out; check
+    simulation.py the same with a clock: when each action begins and ends, what ranks hold, why they wait
+    moves.py      a collective as data in the same way: in which step which chunk goes from where to where
 
 p ranks, m micro-batches, v chunks of the model on each rank.
 """

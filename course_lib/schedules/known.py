@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from course_lib.schedules.loops import gpipe, interleaved, one_f_one_b, relay, zb_h1
 from course_lib.schedules.schedule import Schedule
+from course_lib.schedules.simulation import Simulation, simulate
 from course_lib.schedules.vee import dualpipe_v, zb_v
-from course_lib.simulate import Simulation, simulate
 
 FREE = "messages are free"
 

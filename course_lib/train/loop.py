@@ -8,12 +8,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from course_lib import checkpoint
+from course_lib.checkpoint.folder import found
 from course_lib.cost.hardware import GPUS
 from course_lib.cost.shapes import Transformer
 from course_lib.data import text_batch
 from course_lib.models.gpt import GPT
-from course_lib.parallel import checkpoint
-from course_lib.parallel.checkpoint_folder import found
 from course_lib.parallel.hybrid import HybridParallel
 from course_lib.train.options import VOCABULARY, Options, check
 from course_lib.train.progress import Progress

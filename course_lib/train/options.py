@@ -8,8 +8,8 @@ from math import cos, pi
 from pathlib import Path
 from typing import Any
 
+from course_lib.checkpoint.folder import about, found
 from course_lib.layout import AXES, Layout, nearest_multiples
-from course_lib.parallel.checkpoint_folder import about, found
 from course_lib.schedules import Schedule, dualpipe_v, gpipe, interleaved, one_f_one_b, zb_h1, zb_v
 
 VOCABULARY = 256  # the text is bytes

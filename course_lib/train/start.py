@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 
-from course_lib.parallel.checkpoint_folder import found
+from course_lib.checkpoint.folder import found
 from course_lib.ranks.arguments import MAX_WORLD_SIZE, choose_backend
 from course_lib.train.options import Options, check, check_checkpoints
 

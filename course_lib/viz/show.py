@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import Any
 
 _SHOWN = {  # module and name of a type -> the function of course_lib.viz that draws it
-    ("course_lib.diagnosis", "Copies"): "copies_picture",
+    ("course_lib.faults.diagnosis", "Copies"): "copies_picture",
     ("course_lib.trace", "Trace"): "timeline",
-    ("course_lib.trace_tables", "Traffic"): "traffic",
+    ("course_lib.trace.tables", "Traffic"): "traffic",
     ("course_lib.schedules.schedule", "Schedule"): "schedule_picture",
-    ("course_lib.simulate", "Simulation"): "schedule_picture",
+    ("course_lib.schedules.simulation", "Simulation"): "schedule_picture",
 }
 
 

@@ -85,7 +85,7 @@ print("the gradients of one process:", all(map(torch.allclose, grads, truth)))
 from course_lib.parallel.pipeline import run_pipeline
 from course_lib.parallel.stages import cut
 from course_lib.schedules import check, dualpipe_v, gpipe, interleaved, one_f_one_b, parse, relay, zb_h1, zb_v
-from course_lib.simulate import Costs, measured, simulate
+from course_lib.schedules.simulation import Costs, measured, simulate
 
 
 def small_layers(num_stages):

@@ -32,12 +32,12 @@ import torch.distributed as dist
 
 from course_lib import Link, launch, span
 from course_lib.cost.hardware import SYSTEMS
+from course_lib.cost.links import Cluster
 from course_lib.cost.plan import Plan
 from course_lib.cost.shapes import MODELS
 from course_lib.cost.traffic import step_traffic
 from course_lib.data import text_batch
 from course_lib.layout import nodes_of
-from course_lib.links import Cluster
 from course_lib.models.gpt import GPT
 from course_lib.parallel.hybrid import HybridParallel
 from course_lib.viz import parts, predict, tally, traffic

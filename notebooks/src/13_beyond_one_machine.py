@@ -203,10 +203,10 @@ for name, run in ways.items():
 # A run of months will not have the same machines for months. So what it leaves must not depend on how it was cut. The library's checkpoint knows each tensor by its name in the *plain* model; a rank writes the part that it holds, and with it where that part lies in the whole.
 
 # %%
+from course_lib import checkpoint
 from course_lib.data import text_batch
 from course_lib.layout import Layout
 from course_lib.models.gpt import GPT
-from course_lib.parallel import checkpoint
 from course_lib.parallel.hybrid import HybridParallel
 
 ROWS, CONTEXT = 12, 16
@@ -288,7 +288,7 @@ for reader, (a, b) in enumerate(wanted):
 
 # %% [markdown]
 # Where one range meets another, `max` of the starts to `min` of the ends, is what is read; all of resharding is this line, for every dim. Nobody ever builds the whole tensor, which for a large model no rank could hold. PyTorch's `torch.distributed.checkpoint` does it, and
-# [`course_lib.parallel.checkpoint`](../course_lib/parallel/checkpoint.py) tells it where each part lies. Three more things are in there that cost real runs days:
+# [`course_lib.checkpoint`](../course_lib/checkpoint/save_load.py) tells it where each part lies. Three more things are in there that cost real runs days:
 #
 # - It writes to another name and **renames** when all is there. A job that dies while it saves leaves the old checkpoint whole.
 # - It saves the optimizer and the step. A run resumed without them goes on, a little worse.
@@ -450,7 +450,7 @@ print(f"largest difference from one process: {away:.1e}")
 # %%
 from IPython.display import Markdown
 
-from course_lib.museum import FAULTS, TENSOR, train
+from course_lib.faults.museum import FAULTS, TENSOR, train
 
 rows = ["| fault | what is wrong | found |", "|:---|:---|:---|"]
 for name, fault in FAULTS.items():
@@ -499,7 +499,7 @@ predict(
 # Ranks that hold copies of one tensor must hold the same bits: they start from the same and add the same. `copies` gives each rank a letter, in a colour, for each tensor; equal letters are equal bits. First the healthy run:
 
 # %%
-from course_lib.diagnosis import copies, difference
+from course_lib.faults.diagnosis import copies, difference
 
 copies(rank["weights"] for rank in runs[""])
 

@@ -25,7 +25,7 @@ from course_lib.grading import by_hand, check, seed
 from course_lib.parallel.pipeline import run_pipeline
 from course_lib.parallel.stages import pipeline_stages
 from course_lib.schedules import Action, Schedule
-from course_lib.simulate import Costs, simulate
+from course_lib.schedules.simulation import Costs, simulate
 from course_lib.viz import arena
 
 # %% [markdown]

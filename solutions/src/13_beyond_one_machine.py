@@ -22,10 +22,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from course_lib import launch, span
-from course_lib.diagnosis import copies, difference
+from course_lib.faults.diagnosis import copies, difference
+from course_lib.faults.museum import TENSOR, train
 from course_lib.grading import check, seed
 from course_lib.layout import Layout, Shard, region
-from course_lib.museum import TENSOR, train
 from course_lib.trace import Trace
 
 # %% [markdown]

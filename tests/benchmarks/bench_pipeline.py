@@ -19,7 +19,7 @@ from course_lib.models.gpt import GPT
 from course_lib.parallel.pipeline import run_pipeline
 from course_lib.parallel.stages import cut, pipeline_stages
 from course_lib.schedules import dualpipe_v, gpipe, interleaved, one_f_one_b, zb_h1, zb_v
-from course_lib.simulate import Costs, simulate
+from course_lib.schedules.simulation import Costs, simulate
 from tests.benchmarks.turns import in_turns, ratio
 
 BATCH, CONTEXT, MICROBATCHES = 16, 64, 8

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import torch.distributed as dist
 
-from course_lib import launch
-from course_lib.parallel import checkpoint
+from course_lib import checkpoint, launch
 from course_lib.parallel.hybrid import HybridParallel
 from course_lib.train.loop import batch_of, gpt, train
 from course_lib.train.options import Options

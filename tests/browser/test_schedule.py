@@ -4,7 +4,7 @@ import pytest
 
 from course_lib.numbers import count
 from course_lib.schedules import interleaved
-from course_lib.simulate import Costs, simulate
+from course_lib.schedules.simulation import Costs, simulate
 from course_lib.viz import arena, pipeline
 from tests.browser.widget import choose, mount, said, settle, texts
 

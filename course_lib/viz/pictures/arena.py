@@ -6,7 +6,7 @@ from itertools import accumulate
 
 from course_lib.schedules import Problem, Schedule, check, parse
 from course_lib.schedules.known import like, rivals, standing, verdict
-from course_lib.simulate import Costs, simulate
+from course_lib.schedules.simulation import Costs, simulate
 from course_lib.viz.controls import Text
 from course_lib.viz.pictures.facts import WIDEST
 from course_lib.viz.pictures.schedule import LEFT, drawn

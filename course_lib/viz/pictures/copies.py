@@ -11,7 +11,7 @@ TILE = 44
 
 
 def copies_picture(copies: Any) -> Picture:
-    """Draw what `course_lib.diagnosis.copies` found."""
+    """Draw what `course_lib.faults.diagnosis.copies` found."""
     return picture(partial(build, copies), frames=True)
 
 

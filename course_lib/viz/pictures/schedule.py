@@ -8,7 +8,7 @@ from math import ceil, floor, log10
 from course_lib.numbers import count
 from course_lib.schedules import Schedule, check
 from course_lib.schedules.known import SCHEDULES
-from course_lib.simulate import KINDS, Costs, Simulation, Step, simulate
+from course_lib.schedules.simulation import KINDS, Costs, Simulation, Step, simulate
 from course_lib.viz.controls import Choice, Number
 from course_lib.viz.pictures.facts import WIDEST
 from course_lib.viz.scene import Frame, Mark, Panel, Scene, rect, text, text_width, wrapped

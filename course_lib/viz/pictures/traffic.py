@@ -5,7 +5,7 @@ from functools import partial
 from course_lib.layout import AXES, Layout
 from course_lib.numbers import bytes_text, count
 from course_lib.trace import Trace
-from course_lib.trace_tables import Traffic
+from course_lib.trace.tables import Traffic
 from course_lib.viz.scene import Mark, Panel, Scene, line, rect, text
 from course_lib.viz.widget import Picture, picture
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import nn
 
 from course_lib.parallel.buckets import fill_buckets
-from course_lib.parallel.messages import Gather, Message, Piece, Places
+from course_lib.parallel.fsdp_collectives import Gather, Message, Piece, Places
 
 
 class Call:

@@ -32,7 +32,7 @@ MAX_EVENTS = 200_000  # kept of a run, over all ranks: a trace; what comes later
 
 @dataclass(frozen=True)
 class Site:
-    """Where an operation was called; see course_lib.ranks.sites."""
+    """Where an operation was called; see course_lib.ranks.call_sites."""
 
     api: str
     via: str

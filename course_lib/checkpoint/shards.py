@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from course_lib.checkpoint.dcp_planners import Boxes, boxes_of_flat
 from course_lib.layout import Region, Shard, region
-from course_lib.parallel.boxes import Boxes, boxes_of_flat
 from course_lib.parallel.hybrid import HybridParallel
 
 
@@ -42,7 +42,7 @@ class Held(NamedTuple):
         return Boxes(self.shape, shifted, tensor)
 
 
-def trained(hybrid: HybridParallel) -> Iterator[Held]:
+def held_parameters(hybrid: HybridParallel) -> Iterator[Held]:
     """What this rank keeps of each parameter."""
     n, rank = dist.get_world_size(hybrid.groups["data"]), dist.get_rank(hybrid.groups["data"])
     full = {}  # ZeRO-3's shards: the shape of what they were cut from
@@ -56,14 +56,14 @@ def trained(hybrid: HybridParallel) -> Iterator[Held]:
         yield _held(hybrid, p, local, start, stop, p)
 
 
-def optimized(hybrid: HybridParallel) -> Iterator[Held]:
+def held_by_optimizer(hybrid: HybridParallel) -> Iterator[Held]:
     """What this rank's optimizer steps: that, or with ZeRO-1 and 2 its pieces of it."""
     if hybrid.zero in (1, 2):
         for piece in hybrid.optimizer.pieces:
             p = piece.parameter
             yield _held(hybrid, p, tuple(p.shape), piece.start, piece.stop, piece.values)
     else:
-        yield from trained(hybrid)
+        yield from held_parameters(hybrid)
 
 
 def _held(
@@ -88,7 +88,7 @@ def _is_end(stage: nn.Module) -> bool:
     return getattr(stage, "shared_weight", None) is not None
 
 
-def written_elsewhere(hybrid: HybridParallel) -> str | None:
+def saved_by_another_stage(hybrid: HybridParallel) -> str | None:
     """The shared weight, where the first stage is another rank's: its optimizer may cut it elsewhere."""
     if any(_is_end(stage) for stage in hybrid.stages.values()) and 0 not in hybrid.stages:
         return "wte.weight"

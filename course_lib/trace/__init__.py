@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from course_lib.cost.communication import ring_bytes
-from course_lib.trace_export import write_chrome
-from course_lib.trace_tables import Overlap, Totals, Traffic, covered_s, make_totals, make_traffic
+from course_lib.trace.export import write_chrome
+from course_lib.trace.tables import Overlap, Totals, Traffic, covered_s, make_totals, make_traffic
 
 Interval = tuple[float, float]
 KINDS = ("collective", "message", "span")

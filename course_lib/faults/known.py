@@ -1,4 +1,4 @@
-"""The faults that `course_lib.museum` can show: what is wrong, and where it was found in a real project."""
+"""The faults that `course_lib.faults.museum` can show: what is wrong, and where it was found in a real project."""
 
 from dataclasses import dataclass
 

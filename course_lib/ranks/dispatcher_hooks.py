@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 from torch.nn.parallel import DistributedDataParallel
 
-from course_lib.ranks.calls import Parts
 from course_lib.ranks.hooks import Hooks
+from course_lib.ranks.operations import Parts
 
 _FUNCTIONAL = {
     "all_reduce": "all_reduce",

@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 
-from course_lib.parallel.boxes import Boxes, BoxesLoadPlanner, BoxesSavePlanner
-from course_lib.parallel.checkpoint_folder import ABOUT, PARTIAL, about, folder_of, found
-from course_lib.parallel.held import Held, optimized, trained, written_elsewhere
+from course_lib.checkpoint.dcp_planners import Boxes, BoxesLoadPlanner, BoxesSavePlanner
+from course_lib.checkpoint.folder import ABOUT, PARTIAL, about, folder_of, found
+from course_lib.checkpoint.shards import Held, held_by_optimizer, held_parameters, saved_by_another_stage
 from course_lib.parallel.hybrid import HybridParallel
 
 
@@ -72,7 +72,7 @@ def load(hybrid: HybridParallel, path: str | Path) -> dict[str, Any]:
             name, _, kind = name.rpartition(".")
             states[name][kind] = entry
     _require_the_same_model(hybrid, path, shapes)
-    for part in optimized(hybrid):
+    for part in held_by_optimizer(hybrid):
         hybrid.optimizer.state[part.values] = _empty_state(part, states[part.name])
     dcp.load(_state(hybrid), checkpoint_id=path, planner=BoxesLoadPlanner())
     return about(path)
@@ -80,12 +80,12 @@ def load(hybrid: HybridParallel, path: str | Path) -> dict[str, Any]:
 
 def _state(hybrid: HybridParallel, for_saving: bool = False) -> dict[str, Any]:
     """What this rank holds, by the names of the checkpoint. for_saving: without what another stage writes too."""
-    skip = written_elsewhere(hybrid) if for_saving else None
+    skip = saved_by_another_stage(hybrid) if for_saving else None
     state: dict[str, Any] = {}
-    for part in trained(hybrid):
+    for part in held_parameters(hybrid):
         if part.name != skip:
             state[f"model.{part.name}"] = part.boxes(part.values.detach())
-    for part in optimized(hybrid):
+    for part in held_by_optimizer(hybrid):
         if part.name == skip:
             continue
         for kind, value in hybrid.optimizer.state.get(part.values, {}).items():
@@ -109,7 +109,7 @@ def _empty_state(part: Held, saved: dict[str, Any]) -> dict[str, torch.Tensor]:
 def _require_the_same_model(hybrid: HybridParallel, path: Path, there: dict[str, torch.Size]) -> None:
     here: dict[str, Any] = {}
     everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, {part.name: tuple(part.shape) for part in trained(hybrid)})
+    dist.all_gather_object(everyone, {part.name: tuple(part.shape) for part in held_parameters(hybrid)})
     for shapes in everyone:
         here |= shapes
     for name in [*here, *there]:

@@ -1,7 +1,7 @@
 """A museum of faults: one small training job in which exactly one thing can be wrong.
 
 `launch(train, 4, TENSOR)` is the healthy job, `launch(train, 4, TENSOR, "sum for mean")` an exhibit. Each fault is one place in this
-file, at `broken("its name")`; the list of them, with where each was found, is in `course_lib.faults`.
+file, at `broken("its name")`; the list of them, with where each was found, is in `course_lib.faults.known`.
 
     TENSOR      dp 2 × tp 2     ranks 0 1 | 2 3: a copy of the model each, cut in two, with sequence parallelism
     PIPELINE    dp 2 × pp 2     ranks 0 2 | 1 3: a copy each, cut into two stages
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 from course_lib.collectives.autograd import gather_from_group, gather_sequence, reduce_scatter_sequence, split_to_group
-from course_lib.faults import FAULTS, PIPELINE, TENSOR
+from course_lib.faults.known import FAULTS, PIPELINE, TENSOR
 from course_lib.layout import Layout
 from course_lib.parallel.hybrid import make_groups
 from course_lib.ranks.spans import span

@@ -4,9 +4,9 @@ import linecache
 import sys
 from pathlib import Path
 
+from course_lib.ranks.call_sites import WRAPPERS, is_library
 from course_lib.ranks.failure import Frame
-from course_lib.ranks.record import Entry
-from course_lib.ranks.sites import WRAPPERS, is_library
+from course_lib.ranks.ledger_reader import Entry
 
 
 def user_frames(stack: tuple[Frame, ...]) -> list[Frame]:
