@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from course_lib import RankError, launch
 from course_lib.data import digits
 from course_lib.models.resnet import ResNet
-from course_lib.parallel.data import BucketedDataParallel, DataParallel
+from course_lib.parallel.data import BucketedDataParallel, DataParallel, average_gradients
 from tests.parallel_cases import MODELS, OPTIMIZERS, SIZES, Awkward, awkward_batch, furthest, train
 
 
@@ -39,6 +39,17 @@ def test_equals_one_process(model, optimizer):
         run = launch(train_with_each, n, model, optimizer)
         for name in run[0]:
             assert furthest([states[name] for states in run], truth) <= 1e-10, f"{name}, {n} ranks"
+
+
+class InSixLines(DataParallel):
+    def finish_gradient_sync(self):
+        average_gradients(self.module, self.group)
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_averaging_in_six_lines_is_data_parallel(n):
+    truth = launch(train, 1, DataParallel, "resnet", "sgd")[0]
+    assert furthest(launch(train, n, InSixLines, "resnet", "sgd"), truth) <= 1e-10
 
 
 class NoBroadcast(DataParallel):

@@ -38,6 +38,30 @@ def test_training_moves_what_is_compared():
     assert unmoved == {name for name in moved[2] if name.endswith("attention.k.bias")}
 
 
+def both_layers(sequence_dim):
+    """On a rank: y, ∂x and the gradients of a column and a row parallel layer, overlapped and plain."""
+    t, found = dist.get_world_size(), []
+    for overlap in (True, False):
+        torch.manual_seed(0)
+        options = {"sequence_dim": sequence_dim, "overlap": overlap}
+        column = ColumnParallelLinear(6, 8, whole=nn.Linear(6, 8).double(), **options)
+        row = RowParallelLinear(8, 6, whole=nn.Linear(8, 6).double(), **options)
+        x = torch.randn(2, 4, 6, dtype=torch.float64)
+        x = (x if sequence_dim is None else x.chunk(t, sequence_dim)[dist.get_rank()].clone()).requires_grad_()
+        y = row(torch.tanh(column(x)))
+        (y * torch.arange(y.numel(), dtype=y.dtype).view_as(y)).sum().backward()
+        found.append([y.detach(), x.grad, *(p.grad for layer in (column, row) for p in layer.parameters())])
+    return found
+
+
+@pytest.mark.parametrize("sequence_dim", [None, 1])
+@pytest.mark.parametrize("t", [1, 2, 4])
+def test_overlapped_layers_give_what_f_and_a_linear_give(t, sequence_dim):
+    for overlapped, plain in launch(both_layers, t, sequence_dim):
+        for a, b in zip(overlapped, plain, strict=True):
+            assert (a - b).abs().max() <= 1e-12
+
+
 # --- broken on purpose ----------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,14 @@ from course_lib.parallel.broadcast_model import start_as_one
 from course_lib.parallel.buckets import MB, fill_buckets
 
 
+def average_gradients(module: nn.Module, group: dist.ProcessGroup | None = None) -> None:
+    """All there is to data parallelism: after backward each gradient becomes its mean over the ranks, one all-reduce each."""
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad, group=group)
+            parameter.grad /= dist.get_world_size(group)
+
+
 class DataParallel(nn.Module):
     """The same model on every rank of `group`, kept the same by averaging gradients.
 

@@ -24,7 +24,15 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from course_lib.collectives.along import all_gather_along, all_reduce_in_place, reduce_scatter_along
-from course_lib.collectives.autograd import Group, gather_from_group, split_to_group
+from course_lib.collectives.autograd import (
+    Group,
+    copy_to_group,
+    gather_from_group,
+    gather_sequence,
+    reduce_from_group,
+    reduce_scatter_sequence,
+    split_to_group,
+)
 from course_lib.layout import even_share
 from course_lib.parallel.broadcast_model import start_as_one
 
@@ -40,6 +48,7 @@ class ColumnParallelLinear(nn.Module):
     sequence_dim: x holds this rank's part of that dim only. forward: all-gather of x;  backward: reduce-scatter of ∂x,
     (t−1)/t · |x| elements each. regather=True keeps only the part for backward, and gathers x there once more.
     whole: the plain layer to take this rank's slices of; unless given, a new nn.Linear of the group's rank 0.
+    overlap=False: the same from f and F.linear, without computing while messages are on their way. For reading.
 
     Raises ValueError if t does not divide out_features, or if the caller is not in the group.
     """
@@ -57,15 +66,22 @@ class ColumnParallelLinear(nn.Module):
         sequence_dim: int | None = None,
         regather: bool = False,
         whole: nn.Linear | None = None,
+        overlap: bool = True,
     ):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.group, self.gather_output = group, gather_output
-        self.sequence_dim, self.regather = sequence_dim, regather
+        self.sequence_dim, self.regather, self.overlap = sequence_dim, regather, overlap
         take_slices(self, whole or _new_linear(in_features, out_features, bias, group))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        (y,) = column_parallel(x, self)
+        if self.overlap:
+            (y,) = column_parallel(x, self)
+        elif self.sequence_dim is None:
+            y = F.linear(copy_to_group(x, self.group), self.weight, self.bias)
+        else:
+            whole = gather_sequence(x, self.sequence_dim, self.group, check=False)
+            y = F.linear(whole, self.weight, self.bias)
         return gather_from_group(y, -1, self.group, check=False) if self.gather_output else y
 
     def extra_repr(self) -> str:
@@ -83,7 +99,7 @@ class RowParallelLinear(nn.Module):
     input_is_parallel=False: x (…, in_features) is replicated and each rank takes its part;  backward: all-gather of ∂x.
     sequence_dim: y is this rank's part of that dim only. forward: reduce-scatter of y;  backward: all-gather of ∂y,
     (t−1)/t · |y| elements each. From the gathered ∂y every rank has the whole ∂b, as without.
-    whole: as in ColumnParallelLinear.
+    whole, overlap: as in ColumnParallelLinear.
 
     Raises ValueError if t does not divide in_features, or if the caller is not in the group.
     """
@@ -100,15 +116,26 @@ class RowParallelLinear(nn.Module):
         input_is_parallel: bool = True,
         sequence_dim: int | None = None,
         whole: nn.Linear | None = None,
+        overlap: bool = True,
     ):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.group, self.input_is_parallel, self.sequence_dim = group, input_is_parallel, sequence_dim
+        self.group, self.input_is_parallel = group, input_is_parallel
+        self.sequence_dim, self.overlap = sequence_dim, overlap
         take_slices(self, whole or _new_linear(in_features, out_features, bias, group))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.input_is_parallel:
             x = split_to_group(x, -1, self.group)
+        if not self.overlap:
+            y = F.linear(x, self.weight)  # a summand
+            if self.sequence_dim is None:
+                y = reduce_from_group(y, self.group)
+                return y if self.bias is None else y + self.bias
+            y = reduce_scatter_sequence(y, self.sequence_dim, self.group)
+            return (
+                y if self.bias is None else y + copy_to_group(self.bias, self.group)
+            )  # each rank adds it to other tokens
         return _RowProduct.apply(x, self.weight, self.bias, self.group, self.sequence_dim)
 
     extra_repr = ColumnParallelLinear.extra_repr
