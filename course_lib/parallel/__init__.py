@@ -14,6 +14,7 @@ Sharded optimizer (ZeRO-1, ZeRO-2): the state, then the gradients too, shared ou
     optimizer_state.py  from pieces to a whole state dict and back
 
 Fully sharded (ZeRO-3): the parameters shared out as well
+    fsdp_by_hand.py     gather, use, free, reduce-scatter: a chain of layers, without hooks
     sharded.py          FullyShardedDataParallel: what happens before and after each unit, forward and backward
     fsdp_units.py       what a unit is, and its parameters while they are whole
     fsdp_collectives.py the all-gather and the reduce-scatter of some of its parameters

@@ -148,7 +148,7 @@ class ShardedOptimizer(Optimizer):
             self._under_way.receive()
             self._under_way = None
 
-    def _reduce_gradients(self) -> None:
+    def _send_gradients(self) -> None:
         """Each rank's shards become the mean of all ranks' gradients, and its pieces get theirs; once a step."""
         if any(p.grad is not None and p not in self._bucket_of for p in self._parameters):
             raise RuntimeError(
@@ -174,18 +174,26 @@ class ShardedOptimizer(Optimizer):
             piece.values.grad = self._bucket_of[piece.parameter].gradient_of(piece) if used else None
         self._reduced = True
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        """Reduce the gradients, update this rank's pieces, gather everybody's. Call it on all ranks."""
-        if closure is not None:
-            raise ValueError("a closure would have to run backward inside step: run it before, then step().")
-        self._reduce_gradients()
+    def _update_own_part(self) -> None:
+        """The ordinary optimizer steps this rank's pieces, and no others."""
         self._pass_on_hyperparameters()
         self._inner.step()
-        for work in [b.gather() for b in self._buckets if b.shard is not None]:
+
+    def _send_parameters(self) -> None:
+        """Every rank gets what the others have updated."""
+        for work in [bucket.gather() for bucket in self._buckets if bucket.shard is not None]:
             work.wait()
         if not self._shard_gradients:
             self._forget_shards()
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Send gradients to whom they belong, update this rank's own part, send parameters to all. Call it on all ranks."""
+        if closure is not None:
+            raise ValueError("a closure would have to run backward inside step: run it before, then step().")
+        self._send_gradients()
+        self._update_own_part()
+        self._send_parameters()
 
     @torch.no_grad()
     def clip_grad_norm_(self, max_norm: float) -> torch.Tensor:
@@ -194,7 +202,7 @@ class ShardedOptimizer(Optimizer):
         Call it on all ranks, between backward and step, in place of torch.nn.utils.clip_grad_norm_, whose result it
         gives: the reduction of `step()` happens here, and an all-reduce of one number.
         """
-        self._reduce_gradients()
+        self._send_gradients()
         return clip_shards_(self.gradient_shards(), max_norm, self._trained[0], self._group)
 
     @property
@@ -207,7 +215,7 @@ class ShardedOptimizer(Optimizer):
 
         Call it on all ranks, between backward and step: the reduction of `step()` happens here.
         """
-        self._reduce_gradients()
+        self._send_gradients()
         return [(piece.parameter, piece.values.grad) for piece in self._pieces if piece.values.grad is not None]
 
     def zero_grad(self, set_to_none: bool = True) -> None:
