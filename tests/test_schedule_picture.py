@@ -81,7 +81,7 @@ def test_many_boxes_are_strokes_of_the_same_length_and_light_up(p, m):
 def test_the_results_are_the_models_with_the_formula_and_what_it_asks_for():
     assert {"33 s", "without bubble 24 s", "0.375", "36 s / 96 s · formula (p−1)/m = 0.375"} <= set(texts(pipeline()))
     assert {"at most 4", "of 8 stage activations, on rank 0"} <= set(texts(pipeline()))
-    picture = pipeline("interleaved 1F1B", p=2, m=6, v=3, forward=2, backward=3, message=0.25)
+    picture = pipeline("interleaved", p=2, m=6, v=3, forward=2, backward=3, message=0.25)
     want = simulate(interleaved(2, 6, 3), Costs(2 / 3, 1, message_s=0.25))
     said = " ".join(texts(picture))
     assert f"{count(want.makespan_s)} s" in said and f"{want.bubble:.4g}" in said
@@ -201,7 +201,7 @@ def test_it_is_the_same_in_another_process():
 
 def test_controls_without_a_meaning_are_off_and_what_cannot_be_is_said():
     assert set(pipeline().scene.off) == {"v"} and set(pipeline("relay").scene.off) == {"v", "m"}
-    assert not pipeline("interleaved 1F1B").scene.off
+    assert not pipeline("interleaved").scene.off
     picture = pipeline("DualPipeV", p=4, m=7)
     assert "needs at least 2p = 8" in str(picture) and "needs at least 2p = 8" in picture.html()
     picture.choose(m=8)
@@ -214,7 +214,7 @@ def test_controls_without_a_meaning_are_off_and_what_cannot_be_is_said():
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        ({"schedule": "2F2B"}, "schedule is one of 'relay', 'GPipe'"),
+        ({"schedule": "2F2B"}, "take one of relay, GPipe, 1F1B"),
         ({"p": 17}, "p is a whole number from 1 to 16, not 17"),
         ({"m": 2.5}, "m is a whole number"),
         ({"v": True}, "v is a whole number"),

@@ -109,7 +109,7 @@ def test_a_promised_bubble_is_exact_if_what_it_asks_for_is_true_and_says_so_if_n
                 simulation = simulate(known.make(p, m, v), Costs(0.5 / v, 1 / v))
                 assert simulation.bubble == pytest.approx(known.bubble(p, m, v), abs=1e-9), (name, p, m, v)
                 assert "if" not in known.promise(p, m, v, simulation.bubble)
-    known = SCHEDULES["interleaved 1F1B"]
+    known = SCHEDULES["interleaved"]
     want = "(p−1)/(v·m) = 0.1875, if p divides m and messages are free"
     assert known.promise(4, 8, 2, 0.2) == want and not SCHEDULES["ZB-V"].promise(4, 8, 2, 0.2)
 

@@ -27,7 +27,7 @@ WRONG = {
     "--ranks 4 --dp 3": "change --dp or leave it out.",
     "--pp 4 --layers 3": "--layers 3 are too few for the 4 stages of 1F1B: take more layers.",
     "--pp 2 --schedule zb-v --layers 3": "--layers 3 are too few for the 4 stages of ZB-V",
-    "--schedule 1f2b": "--schedule 1f2b is not known: take one of 1f1b, gpipe",
+    "--schedule 1f2b": "no schedule is called '1f2b': take one of GPipe, 1F1B",
     "--pp 2 --schedule dualpipe-v --microbatches 2": "DualPipeV needs at least 2p = 4 micro-batches",
     "--sequence-parallel": "it needs --tp of 2 or more",
     "--cp 4 --context 12": "--context, 12, is not divisible by 2 × --cp, 8: 8 or 16 would do.",

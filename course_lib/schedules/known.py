@@ -37,7 +37,7 @@ SCHEDULES: dict[str, Known] = {
     "relay": Known(lambda p, m, v: relay(p), "p", "p − 1", lambda p, m, v: p - 1),
     "GPipe": Known(lambda p, m, v: gpipe(p, m), "pm", "(p−1)/m", lambda p, m, v: (p - 1) / m),
     "1F1B": Known(lambda p, m, v: one_f_one_b(p, m), "pm", "(p−1)/m", lambda p, m, v: (p - 1) / m),
-    "interleaved 1F1B": Known(
+    "interleaved": Known(
         interleaved, "pmv", "(p−1)/(v·m)", lambda p, m, v: (p - 1) / (v * m), f"p divides m and {FREE}"
     ),
     "ZB-H1": Known(
@@ -50,6 +50,14 @@ SCHEDULES: dict[str, Known] = {
     "ZB-V": Known(lambda p, m, v: zb_v(p, m)),
     "DualPipeV": Known(lambda p, m, v: dualpipe_v(p, m)),
 }
+
+
+def spelled(name: str, among: Iterable[str] = SCHEDULES) -> str:
+    """The name as SCHEDULES has it; capitals and hyphens do not matter. Raises ValueError for one that is not known."""
+    for known in among:
+        if known.lower().replace("-", "") == name.lower().replace("-", ""):
+            return known
+    raise ValueError(f"no schedule is called {name!r}: take one of {', '.join(among)}.")
 
 
 def like(schedule: Schedule) -> list[Schedule]:

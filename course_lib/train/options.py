@@ -1,26 +1,18 @@
 """What `course train` can be asked for. Pure arithmetic: nothing here needs torch, so that a wrong option is refused at once."""
 
 import argparse
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from functools import partial
 from math import cos, pi
 from pathlib import Path
 from typing import Any
 
 from course_lib.checkpoint.folder import about, found
 from course_lib.layout import AXES, Layout, nearest_multiples
-from course_lib.schedules import Schedule, dualpipe_v, gpipe, interleaved, one_f_one_b, zb_h1, zb_v
+from course_lib.schedules import Schedule
+from course_lib.schedules.known import SCHEDULES, spelled
 
 VOCABULARY = 256  # the text is bytes
-SCHEDULES: dict[str, Callable[..., Schedule]] = {
-    "1f1b": one_f_one_b,
-    "gpipe": gpipe,
-    "interleaved": interleaved,
-    "zb-h1": zb_h1,
-    "zb-v": zb_v,
-    "dualpipe-v": dualpipe_v,
-}
+ORDERS = [name for name in SCHEDULES if name != "relay"]  # of a pipeline
 MODEL = ("context", "width", "layers", "heads")  # what a checkpoint and the model that reads it must agree on
 CURVE = ("batch", "steps", "lr", "warmup", "max_norm", "dtype", "seed")  # what two runs of one curve have in common
 
@@ -42,7 +34,7 @@ class Options:
     )
     order: str = _option(",".join(AXES), "axes, the one whose neighbours are farthest apart first", metavar="AXES")
     zero: int = _option(0, "stage of ZeRO, 0 to 3", metavar="STAGE")
-    schedule: str = _option("1f1b", f"order of a pipeline: {', '.join(SCHEDULES)}", metavar="NAME")
+    schedule: str = _option("1F1B", f"order of a pipeline: {', '.join(ORDERS)}", metavar="NAME")
     chunks: int = _option(2, "stages on each rank, with --schedule interleaved")
     microbatches: int | None = _option(
         None, "parts of a copy's rows (default: 1, or 2 for each pipeline stage)", type=int
@@ -102,8 +94,7 @@ class Options:
 
     def make_schedule(self, p: int, m: int) -> Schedule:
         """The order of a pipeline of p ranks and m micro-batches."""
-        make = SCHEDULES[self.schedule]
-        return partial(make, v=self.chunks)(p, m) if self.schedule == "interleaved" else make(p, m)
+        return SCHEDULES[spelled(self.schedule)].make(p, m, self.chunks)
 
     def lr_at(self, step: int) -> float:
         """Of the step that follows `step` others: up in a line, down in half a cosine, to a tenth. A function of the step alone."""
@@ -142,8 +133,7 @@ def check(options: Options, world_size: int) -> Layout:
     _check_values(options)
     layout = options.layout(world_size)
     o, m = options, options.num_microbatches
-    if o.schedule not in SCHEDULES:
-        raise ValueError(f"--schedule {o.schedule} is not known: take one of {', '.join(SCHEDULES)}.")
+    spelled(o.schedule, ORDERS)
     if o.zero > 1 and o.pp > 1:
         raise ValueError(f"--zero {o.zero} does not go with --pp {o.pp}: take --zero 1, or --pp 1.")
     if o.sequence_parallel and o.tp == 1:

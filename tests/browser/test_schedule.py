@@ -55,7 +55,7 @@ def test_among_many_boxes_those_that_are_meant_get_their_colour(page):
 
 
 def test_arrow_keys_walk_along_a_rank_and_to_the_next_and_space_plays(page):
-    widget = mount(page, pipeline("interleaved 1F1B", p=4, m=8, v=2))
+    widget = mount(page, pipeline("interleaved", p=4, m=8, v=2))
     widget.locator(".stage [tabindex='0']").focus()
     order = [str(action) for action in interleaved(4, 8, 2).actions[0]]
     seen = []
@@ -96,7 +96,7 @@ def test_every_control_answers_and_what_cannot_be_is_explained(page):
     control(widget, "micro-batches m").fill("10")
     settle(page)
     assert not widget.locator(".rule").inner_text() and texts(widget).count("rank 4") == 1
-    control(widget, "schedule").select_option("interleaved 1F1B")
+    control(widget, "schedule").select_option("interleaved")
     for name, value in {
         "chunks v": "3",
         "forward": "2",

@@ -7,7 +7,7 @@ from math import ceil, floor, log10
 
 from course_lib.numbers import count
 from course_lib.schedules import Schedule, check
-from course_lib.schedules.known import SCHEDULES
+from course_lib.schedules.known import SCHEDULES, spelled
 from course_lib.schedules.simulation import KINDS, Costs, Simulation, Step, simulate
 from course_lib.viz.controls import Choice, Number
 from course_lib.viz.pictures.facts import WIDEST
@@ -22,7 +22,7 @@ LOOKS = {"F": "forward", "B": "backward", "I": "input", "W": "weight", "": "forw
 LETTERS = {**dict.fromkeys(LOOKS, "small mid dark"), "B": "small mid bright"}
 LATER = "paler, less high: later stages of a rank"
 HINT = "Point at a box to see what it waited for, or walk there with Tab and the arrow keys. Space plays."
-UNUSED = {"v": "only interleaved 1F1B has chunks to choose", "m": "the relay does not cut the batch"}
+UNUSED = {"v": "only interleaved has chunks to choose", "m": "the relay does not cut the batch"}
 Value = Schedule | Simulation
 Part = tuple[str, Simulation, str | None]  # with its name, and the formula of its bubble; None for no results
 
@@ -38,7 +38,7 @@ def pipeline(
 ) -> Picture:
     """Draw a schedule of p ranks and m micro-batches; the reader changes everything, plays it, and asks what waits for what.
 
-    schedule: a name of SCHEDULES. v: chunks of a rank, of "interleaved 1F1B" only; the relay has one micro-batch whatever m is.
+    schedule: a name of SCHEDULES. v: chunks of a rank, of "interleaved" only; the relay has one micro-batch whatever m is.
     forward, backward: seconds that one micro-batch takes on one rank, with all of its chunks, so that schedules can be
     compared: a stage takes 1/chunks of that, and I and W half of a backward each. message: seconds from one rank to another.
     Raises ValueError for an unknown schedule or a number out of range, naming the range. Sizes that the schedule cannot
@@ -54,7 +54,7 @@ def pipeline(
         Number("backward", 0.01, 100, "backward (I and W: half each)", **times),
         Number("message", 0, 100, **times),
     )
-    chosen = (schedule, p, m, v, forward, backward, message)
+    chosen = (spelled(schedule), p, m, v, forward, backward, message)
     return picture(build, controls, {control.name: value for control, value in zip(controls, chosen)})
 
 
