@@ -1,5 +1,6 @@
-"""Numbers as text, for everything that prints or draws them. Halves are rounded up, as one does by hand."""
+"""Numbers as text, for everything that prints or draws them, and rows of them. Halves are rounded up, as one does by hand."""
 
+from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
 _LARGE = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
@@ -59,3 +60,10 @@ def gb_text(nbytes: int, of: int | None = None) -> str:
     unit = 10 ** (9 - decimals)
     whole, part = divmod((nbytes + unit // 2) // unit, 10**decimals)
     return f"{whole:,}.{part:0{decimals}d} GB"
+
+
+def columns(rows: Sequence[Sequence[str]], left: int = 0) -> list[str]:
+    """A line for each row: cells of the first `left` columns begin below each other, those of the others end below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    aligned = ([c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))] for row in rows)
+    return ["  ".join(cells).rstrip() for cells in aligned]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from course_lib.cost.communication import faster_s, group_link, group_s, ring_bytes, ring_s, tree_s
+from course_lib.cost.communication import group_link, group_s, ring_bytes, ring_s, tree_s
 from course_lib.cost.hardware import GPUS, SYSTEMS, Roofline, System
 from course_lib.cost.links import Link
 from course_lib.cost.plan import Plan
@@ -34,9 +34,8 @@ def test_a_tree_takes_logarithmically_many_steps_of_the_whole(n, depth):
 
 
 def test_trees_are_faster_for_small_arrays_and_rings_for_large_ones():
-    assert faster_s("all_reduce", 1, 64, LINK) == tree_s("all_reduce", 1, 64, LINK)
-    assert faster_s("all_reduce", 1e6, 64, LINK) == ring_s("all_reduce", 1e6, 64, LINK)
-    assert faster_s("all_gather", 1, 64, LINK) == ring_s("all_gather", 1, 64, LINK)
+    assert tree_s("all_reduce", 1, 64, LINK) < ring_s("all_reduce", 1, 64, LINK)
+    assert tree_s("all_reduce", 1e6, 64, LINK) > ring_s("all_reduce", 1e6, 64, LINK)
 
 
 def test_an_unknown_collective_is_refused():

@@ -50,13 +50,6 @@ def tree_s(operation: str, nbytes: float, n: int, link: Link) -> float:
     return up_and_down * ceil(log2(n)) * link.seconds(nbytes)
 
 
-def faster_s(operation: str, nbytes: float, n: int, link: Link) -> float:
-    """Seconds of the better of ring and tree: a tree for small arrays, a ring for large ones."""
-    ring = ring_s(operation, nbytes, n, link)
-    trees = (*_ROOTED, "all_reduce")
-    return min(ring, tree_s(operation, nbytes, n, link)) if operation in trees else ring
-
-
 def group_link(system: System, n: int, stride: int = 1) -> Link:
     """The link that limits a ring of n ranks that lie `stride` ranks apart.
 

@@ -1,5 +1,6 @@
 """The story of ranks that wait for ever, or whose calls do not belong together: a sentence, the lines, a table, a hint."""
 
+from course_lib.numbers import columns
 from course_lib.ranks.failure import RankEnd
 from course_lib.ranks.ledger_reader import Entry
 from course_lib.ranks.match import Mismatch
@@ -122,8 +123,7 @@ def _calls(entries: list[Entry]) -> list[str]:
         call = f"{operation_of(entry)}({', '.join(arguments)})"
         place = f"{where(entry.site.stack[-1])}:  {source(entry.site.stack[-1])}" if entry.site.stack else ""
         rows.append((f"  {name_of(entry.rank)}", call, place))
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows]
+    return columns(rows, left=3)
 
 
 def _detail(entry: Entry) -> str:

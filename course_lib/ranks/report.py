@@ -4,6 +4,7 @@ import linecache
 import re
 import signal
 
+from course_lib.numbers import columns
 from course_lib.ranks.failure import Frame, RankEnd
 from course_lib.ranks.ledger_reader import Entry
 from course_lib.ranks.text import (
@@ -178,5 +179,4 @@ def table(ends: list[RankEnd], waiting: Waiting) -> list[str]:
             what = f"was {end.how}" if end.how == "killed" else "left"
         place = f"{where(user[-1])}:  {source(user[-1])}" if user else ""
         rows.append((f"  {name_of(end.rank)}", what, place))
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    return [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows]
+    return columns(rows, left=3)

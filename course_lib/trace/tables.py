@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from course_lib.numbers import columns
+
 if TYPE_CHECKING:
     from course_lib.trace import Event, Trace
 
@@ -69,12 +71,7 @@ class Totals(Mapping):
     def text(self, most_rows: int | None = None) -> str:
         """The table, aligned; the rows after the first `most_rows` are counted only."""
         shown = [row.cells(self.by == "span") for row in self.rows[:most_rows]]
-        table = [self._head(), *shown]
-        widths = [max(len(cells[i]) for cells in table) for i in range(len(table[0]))]
-        lines = [
-            "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:]))])
-            for cells in table
-        ]
+        lines = columns([self._head(), *shown], left=1)
         more = [f"… and {len(self.rows) - len(shown)} more"] if len(shown) < len(self.rows) else []
         return "\n".join([*lines, *more, *self._below()])
 
@@ -132,9 +129,7 @@ class Traffic:
     def __repr__(self) -> str:
         head = ["from \\ to", *map(str, range(self.world_size))]
         rows = [[str(rank), *(f"{n:,}" if n else "·" for n in row)] for rank, row in enumerate(self.nbytes)]
-        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-        lines = ["  ".join(cell.rjust(w) for cell, w in zip(row, widths)) for row in [head, *rows]]
-        return "\n".join(["Traffic in bytes: " + "; ".join(self.sentences()), *lines])
+        return "\n".join(["Traffic in bytes: " + "; ".join(self.sentences()), *columns([head, *rows])])
 
 
 @dataclass(frozen=True)
