@@ -72,4 +72,5 @@ def test_on_a_narrow_page_bars_stand_under_their_words(page):
     page.wait_for_function("document.querySelector('#widget').picture.model.get('width') < 400")
     settle(page)
     words, bar = page.locator("text", has_text="optimizer state").first, page.locator("rect.optimizer").first
-    assert bar.bounding_box()["y"] >= words.bounding_box()["y"] + words.bounding_box()["height"] - 2
+    box = words.bounding_box()  # a little of it is below the letters, how much depends on the font
+    assert bar.bounding_box()["y"] >= box["y"] + 0.6 * box["height"]
