@@ -1,4 +1,4 @@
-"""Sharded checkpoints: `checkpoint.save(hybrid, folder, step, facts)` and `checkpoint.load(hybrid, path)`, in any other layout.
+"""Sharded checkpoints: `checkpoint.save(hybrid, folder, step, facts)`, `found(folder)`, and `load(hybrid, path)` in any other layout.
 
 save_load.py     both of them, through torch.distributed.checkpoint
 shards.py        what a rank holds of each parameter and of its optimizer state
@@ -7,6 +7,10 @@ folder.py        which checkpoints there are in a folder, without torch
 """
 
 from typing import Any
+
+from course_lib.checkpoint.folder import found
+
+__all__ = ["found", "load", "save"]
 
 
 def __getattr__(name: str) -> Any:
