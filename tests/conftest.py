@@ -48,7 +48,7 @@ def group_of(item):
     return "browser" if item.path.parent.name == "browser" and name != "second_sight" else name
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items):
     for item in items:
         item.group = group_of(item)

@@ -296,7 +296,7 @@ def test_every_command_exists():
         with pytest.raises(SystemExit) as end:
             main([command, "--help"])
         assert end.value.code == 0, f"there is no `course {command}`"
-    for path in re.findall(r"(?:^|[\s`])((?:tests|\.ci)/[\w./]+)", code):
+    for path in re.findall(r"(?:^|[\s`])((?:tests|\.ci|course_lib)/[\w./]+)", code):
         assert (ROOT / path).exists(), path
 
 
