@@ -5,7 +5,7 @@
 .PHONY: help lab test soak mutants count build lint bench clean
 
 READY := .venv/.ready
-TWO_AT_A_TIME := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+TWO_AT_A_TIME := --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 SOAKED := tests/test_exercises.py $(shell grep -l "import given" tests/test_*.py)
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3.10 python3 python)
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))

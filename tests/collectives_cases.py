@@ -25,10 +25,10 @@ REDUCED = {
     "MAX": [*INTEGERS, *FLOATS, torch.bool],
     "AVG": FLOATS,
 }
-REDUCTIONS = ("all_reduce", "reduce", "reduce_scatter", "reduce_scatter_tensor")
-MOVES = ("broadcast", "scatter", "gather", "all_gather", "all_gather_into_tensor", "all_to_all", "all_to_all_single")
+REDUCTIONS = ("all_reduce", "reduce", "reduce_scatter")
+MOVES = ("broadcast", "scatter", "gather", "all_gather", "all_to_all")
 ALGORITHMS = {"all_reduce": ["ring", "doubling", "reduce_broadcast"], "broadcast": ["tree", "flat"]}
-ASYNC = ("broadcast", "scatter", "gather", "all_to_all", "all_to_all_single")
+ASYNC = ("broadcast", "scatter", "gather", "all_to_all")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Scene:
         """The results on this rank, and the tensors that must still be what they were."""
         case, group, me, n = self.case, self.group, self.me, self.n
         op = getattr(ReduceOp, case.op)
-        function = getattr(self.lib, self.lib_name())
+        function = getattr(self.lib, case.call)
         top = dist.get_global_rank(group, self.root) if group else self.root
 
         def call(*arguments):
@@ -123,35 +123,10 @@ class Scene:
                 call(mine, outputs if me == self.root else None, top)
             keeps = case.call == "all_gather" or me == self.root
             return outputs if keeps else [], [(mine, self.values(me))]
-        if case.call in ("all_to_all", "reduce_scatter"):
-            inputs = self.several(me)
-            outputs = [self.blank() for _ in range(n if case.call == "all_to_all" else 1)]
-            call(outputs, inputs) if case.call == "all_to_all" else call(outputs[0], inputs, op)
-            return outputs, list(zip(inputs, self.several(me)))
-        few, *rest = case.shape or (1,)
-        many = (n * few, *rest)
-        if case.call == "all_gather_into_tensor":
-            mine, output = self.values(me, (few, *rest)), self.blank(many)
-            call(output, mine)
-            return [output], [(mine, self.values(me, (few, *rest)))]
-        if case.call == "reduce_scatter_tensor":
-            whole, output = self.values(me, many), self.blank((few, *rest))
-            call(output, whole, op)
-            return [output], [(whole, self.values(me, many))]
-        assert case.call == "all_to_all_single"
-        if case.seed % 2:  # equal parts
-            leaving, arriving, sizes = n * few, n * few, (None, None)
-        else:
-            row = [[(case.seed + a * b + few) % 4 for b in range(n)] for a in range(n)]
-            sizes = ([row[other][me] for other in range(n)], row[me])
-            arriving, leaving = map(sum, sizes)
-        mine, output = self.values(me, (leaving, *rest)), self.blank((arriving, *rest))
-        call(output, mine, *sizes)
-        return [output], [(mine, self.values(me, (leaving, *rest)))]
-
-    def lib_name(self):
-        new = {"all_gather_into_tensor": "all_gather_single", "reduce_scatter_tensor": "reduce_scatter_single"}
-        return new.get(self.case.call, self.case.call) if self.lib is dist else self.case.call
+        inputs = self.several(me)
+        outputs = [self.blank() for _ in range(n if case.call == "all_to_all" else 1)]
+        call(outputs, inputs) if case.call == "all_to_all" else call(outputs[0], inputs, op)
+        return outputs, list(zip(inputs, self.several(me)))
 
 
 def compare(case, group):

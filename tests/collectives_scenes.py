@@ -58,11 +58,8 @@ def count_all():
         "scatter": lambda: collectives.scatter(x, wholes if rank == root else None, root),
         "gather": lambda: collectives.gather(x, wholes if rank == root else None, root),
         "all_gather": lambda: collectives.all_gather(wholes, x),
-        "all_gather_into_tensor": lambda: collectives.all_gather_into_tensor(x.new_empty(n, LENGTH), x),
         "reduce_scatter": lambda: collectives.reduce_scatter(outputs[0], parts),
-        "reduce_scatter_tensor": lambda: collectives.reduce_scatter_tensor(outputs[0], x),
         "all_to_all": lambda: collectives.all_to_all(outputs, parts),
-        "all_to_all_single": lambda: collectives.all_to_all_single(torch.empty_like(x), x),
     }
     found = {}
     for name, call in calls.items():
@@ -209,8 +206,6 @@ def refusals():
             "short list": lambda: collectives.all_gather([x, x], x),
             "shape": lambda: collectives.gather(x, [torch.ones(3)] * 3, dist.get_rank()),
             "dtype": lambda: collectives.reduce_scatter(x.double(), [x] * 3),
-            "whole": lambda: collectives.all_gather_into_tensor(torch.ones(5), x),
-            "splits": lambda: collectives.all_to_all_single(torch.ones(6), torch.ones(4)),
         }
     return {name: refusal(call) for name, call in calls.items()}
 

@@ -7,12 +7,14 @@ and those that take far longer than `budgets.json` gives them.
 
 import json
 import os
+import re
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.browser.chromium import find_chromium
 from tests.two_nodes import unshare
@@ -40,20 +42,29 @@ def pytest_report_header(config):
     return f"seed of the exercises' inputs: {os.environ[SEED]}; {SEED}={os.environ[SEED]} gives the same"
 
 
-def group_of(item):
-    """Its file; of the exercises the chapter; one for all that share a JupyterLab."""
-    name, chosen = item.path.stem.removeprefix("test_"), getattr(item, "callspec", None)
-    if name == "exercises" and chosen:
-        return f"exercises {chosen.params['name'][:2]}"
-    return "browser" if item.path.parent.name == "browser" and name != "second_sight" else name
+def group_of(nodeid):
+    """The file of a test; of exercises and notebooks the chapter; one for all that share a JupyterLab."""
+    path, _, test = nodeid.partition("::")
+    name, chapter = Path(path).stem.removeprefix("test_"), re.search(r"\[(?:\w+/)?(\d+)", test)
+    if name in ("exercises", "notebooks") and chapter:
+        return f"{name} {int(chapter[1]):02d}"
+    return "browser" if "browser/" in path and name != "second_sight" else name
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+class ByGroup(LoadScopeScheduling):
+    """Gives a worker all tests of a group, in their order."""
+
+    def _split_scope(self, nodeid):
+        return group_of(nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByGroup(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    for item in items:
-        item.group = group_of(item)
-        item.add_marker(pytest.mark.xdist_group(item.group))
-    items.sort(key=lambda item: (-BUDGETS.get(item.group, 0), item.group))  # within a group they stay in order
+    groups = {item: group_of(item.nodeid) for item in items}
+    items.sort(key=lambda item: (-BUDGETS.get(groups[item], 0), groups[item]))  # within a group they stay in order
 
 
 def pytest_runtest_setup(item):
@@ -79,17 +90,10 @@ def no_nodes():
     return unshare() is None
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    report.user_properties = [*report.user_properties, ("group", item.group)]
-    return report
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_logreport(report):
     """Count where the report is written, which is another process than the tests' when there are several."""
-    seconds[dict(report.user_properties).get("group", "")] += report.duration
+    seconds[group_of(report.nodeid)] += report.duration
     reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple | list) else ""
     for marker, need in HOW_TO.items():
         if reason.endswith(f"needs {need}"):

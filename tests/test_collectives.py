@@ -110,11 +110,8 @@ def promised(name, n, rank):
         "scatter": ((n - 1) * (rank == root), (n - 1) * V * (rank == root)),
         "gather": (int(rank != root), V * (rank != root)),
         "all_gather": (n - 1, (n - 1) * V),
-        "all_gather_into_tensor": (n - 1, (n - 1) * V),
         "reduce_scatter": (n - 1, (n - 1) * V // n),
-        "reduce_scatter_tensor": (n - 1, (n - 1) * V // n),
         "all_to_all": (n - 1, (n - 1) * V // n),
-        "all_to_all_single": (n - 1, (n - 1) * V // n),
     }[name]
 
 
@@ -199,10 +196,6 @@ REFUSED = {
     "make the two equal, and all of gather_list of one dtype.",
     "dtype": "rank 0: input_list[0] is (2,) torch.float32 and belongs with (2,) torch.float64; "
     "make the two equal, and all of input_list of one dtype.",
-    "whole": "rank 0: output is (5,) torch.float32; with 3 ranks and a part of (2,) torch.float32 "
-    "it needs 6 elements of that dtype.",
-    "splits": "rank 0: input has shape (4,) and input_split_sizes=None; give one size for each of the group's 3 ranks, "
-    "4 in all (or None where 3 divides it).",
 }
 
 

@@ -120,7 +120,7 @@ BREAK = {
     "the norm counts copies": lambda m: m.setattr(HybridParallel, "_copies_of", lambda self, *_: 1),
     "the norm is this rank's own": lambda m: m.setattr(hybrid, "clip_shards_", _own_norm),
     "the norm counts a shared weight twice": lambda m: m.setattr(HybridParallel, "_copies_of", lambda self, name, p, of=HybridParallel._copies_of: of(self, name, None)),
-    "every copy has the same rows": lambda m: m.setattr(HybridParallel, "_mine", lambda self, x: x[: len(x) // 2]),
+    "every copy has the same rows": lambda m: m.setattr(HybridParallel, "_part_of_this_rank", lambda self, x: x[: len(x) // 2]),
     "the shared weight's gradients are not added": lambda m: m.setattr(pipeline._Run, "_sum_shared_weight", lambda self: None),
     "the loss is one copy's": lambda m: m.setattr(HybridParallel, "_mean_of_all_ranks", lambda self, loss: loss if loss is not None else self.parameters[0].sum()),
 }  # fmt: skip

@@ -17,9 +17,7 @@ n ranks, V bytes in the tensor that each rank puts in (for all_gather, scatter, 
                          reduce_broadcast   2⌈log2 n⌉    1 + its share       V a message; 2(n−1) in all
     all_to_all           pairwise           1            n−1                 (n−1)/n · V
 
-all_gather_into_tensor (also all_gather_single), reduce_scatter_tensor (also reduce_scatter_single) and
-all_to_all_single are the same on one tensor. Ranks called src and dst count in the whole world, as in
-torch.distributed.
+Ranks called src and dst count in the whole world, as in torch.distributed.
 
 Any length, empty and 0-dim tensors included; any strides; SUM, PRODUCT, MIN, MAX, AVG. Everything that only
 moves data takes every dtype; a reduction takes those that torch can add on a CPU. Where nothing waits for
@@ -31,31 +29,8 @@ The autograd pairs of tensor parallelism are in `course_lib.collectives.autograd
 reduce-scatter along any dim, and without waiting, in `course_lib.collectives.along`.
 """
 
-from course_lib.collectives.pairwise import all_to_all, all_to_all_single
-from course_lib.collectives.rings import (
-    all_gather,
-    all_gather_into_tensor,
-    all_reduce,
-    reduce_scatter,
-    reduce_scatter_tensor,
-)
+from course_lib.collectives.pairwise import all_to_all
+from course_lib.collectives.rings import all_gather, all_reduce, reduce_scatter
 from course_lib.collectives.rooted import broadcast, gather, reduce, scatter
 
-all_gather_single = all_gather_into_tensor  # the names of torch 2.13
-reduce_scatter_single = reduce_scatter_tensor
-
-__all__ = [
-    "all_gather",
-    "all_gather_into_tensor",
-    "all_gather_single",
-    "all_reduce",
-    "all_to_all",
-    "all_to_all_single",
-    "broadcast",
-    "gather",
-    "reduce",
-    "reduce_scatter",
-    "reduce_scatter_single",
-    "reduce_scatter_tensor",
-    "scatter",
-]
+__all__ = ["all_gather", "all_reduce", "all_to_all", "broadcast", "gather", "reduce", "reduce_scatter", "scatter"]

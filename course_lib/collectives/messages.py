@@ -145,13 +145,3 @@ def check_list(me: Member, name: str, tensors: Sequence[torch.Tensor] | None, mi
             f"rank {dist.get_rank()}: {name}[{me.rank}] is {tuple(entry.shape)} {entry.dtype} and belongs "
             f"with {tuple(mine.shape)} {mine.dtype}; make the two equal, and all of {name} of one dtype."
         )
-
-
-def check_whole(me: Member, name: str, whole: torch.Tensor, part: torch.Tensor) -> None:
-    """Raise ValueError unless `whole` has as many elements as all ranks' `part` together, and its dtype."""
-    if whole.numel() != me.size * part.numel() or whole.dtype != part.dtype:
-        raise ValueError(
-            f"rank {dist.get_rank()}: {name} is {tuple(whole.shape)} {whole.dtype}; with {me.size} ranks "
-            f"and a part of {tuple(part.shape)} {part.dtype} it needs "
-            f"{me.size * part.numel()} elements of that dtype."
-        )

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import ReduceOp
 
-from course_lib.collectives.messages import Member, Reduction, check_list, check_whole, flat, put_back
+from course_lib.collectives.messages import Member, Reduction, check_list, flat, put_back
 from course_lib.collectives.trees import doubling_all_reduce, tree_broadcast, tree_reduce
 
 
@@ -124,21 +124,6 @@ def all_gather(
         put_back(row, target)
 
 
-def all_gather_into_tensor(output: torch.Tensor, input: torch.Tensor, group: dist.ProcessGroup | None = None) -> None:
-    """Write the inputs of all ranks one after the other into output, (n·k, …) or (n, k, …) for inputs (k, …).
-
-    n−1 messages and (n−1)·|input| bytes a rank.
-    Raises ValueError if the caller is not in the group, or if output is not n times as long as input.
-    """
-    me = Member.of(group)
-    check_whole(me, "output", output, input)
-    row = flat(output)
-    rows = row.tensor_split(me.size)
-    rows[me.rank].copy_(flat(input))
-    ring_all_gather(me, rows)
-    put_back(row, output)
-
-
 def reduce_scatter(
     output: torch.Tensor,
     input_list: Sequence[torch.Tensor],
@@ -155,23 +140,4 @@ def reduce_scatter(
     check_list(me, "input_list", input_list, output)
     row = flat(output)
     ring_reduce_scatter(me, [flat(t) for t in input_list], row, reduction)
-    put_back(row, output)
-
-
-def reduce_scatter_tensor(
-    output: torch.Tensor,
-    input: torch.Tensor,
-    op: ReduceOp.RedOpType = ReduceOp.SUM,
-    group: dist.ProcessGroup | None = None,
-) -> None:
-    """Cut input, (n·k, …) or (n, k, …), in n parts; write the reduction of the parts r into rank r's output.
-
-    n−1 messages and (n−1)·|output| bytes a rank. input is left as it is.
-    Raises ValueError if the caller is not in the group, if input is not n times as long as output, or if op
-    is not defined for the dtype.
-    """
-    me, reduction = Member.of(group), Reduction(op, output.dtype)
-    check_whole(me, "input", input, output)
-    row = flat(output)
-    ring_reduce_scatter(me, flat(input).tensor_split(me.size), row, reduction)
     put_back(row, output)
