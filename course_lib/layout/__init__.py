@@ -34,7 +34,7 @@ class Layout:
     rank = ((pp · DP + dp) · CP + cp) · TP + tp: the ranks of a tensor-parallel group are neighbours, for they talk most and
     should share a node; pipeline stages lie farthest apart. It is the order of Megatron-LM (Narayanan et al. 2021, section 3).
     An axis of size 1 may be left out of `order`.
-    Raises TypeError or ValueError, naming the axis, for what cannot be a size, and for an order that is none.
+    Raises TypeError or ValueError, naming the axis, for what cannot be a size, and for an order that does not name each larger axis once.
     """
 
     pp: int = 1

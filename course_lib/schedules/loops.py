@@ -22,6 +22,11 @@ def gpipe(p: int, m: int) -> Schedule:
 def one_f_one_b(p: int, m: int) -> Schedule:
     """A backward as soon as one can be: bubble (p−1)/m as in GPipe, but only p − r micro-batches live on rank r.
 
+        p = 3, m = 4    warm up         a forward and a backward in turn      the backwards that are left
+        rank 0          0F0 0F1         0F2 0B0 0F3 0B1                       0B2 0B3
+        rank 1          1F0             1F1 1B0 1F2 1B1 1F3 1B2               1B3
+        rank 2                          2F0 2B0 2F1 2B1 2F2 2B2 2F3 2B3
+
     Source: Narayanan et al. 2019, "PipeDream", section 3.2; with a flush, Narayanan et al. 2021, section 2.2.
     """
     require_positive(p=p, m=m)
