@@ -37,6 +37,24 @@ def test_ranks_that_are_very_slow_are_not_accused():
     assert list(launch(fn, 4)) == [True] * 4
 
 
+def test_a_receive_from_any_source_needs_only_one_of_them():
+    """Rank 2 waits for rank 0, and rank 0 for whoever comes first: rank 1, late."""
+
+    def fn():
+        rank, x = dist.get_rank(), torch.ones(1)
+        if rank == 0:
+            dist.recv(x)
+            dist.send(x, 2)
+        elif rank == 1:
+            time.sleep(1)
+            dist.send(x, 0)
+        else:
+            dist.recv(x, 0)
+        return True
+
+    assert list(launch(fn, 3)) == [True] * 3
+
+
 def irecv_then_send(x, one):
     if one:
         work = dist.irecv(x, 1)
